@@ -1,0 +1,251 @@
+"""The nouns: requests, what is known of their lengths, what the engine reports, completions.
+
+Standard library and numpy only. All counts are tokens of the served model. An answer's length counts every
+generated token once, the end-of-sequence token included (one decode step a token, as vLLM counts it).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from lengthwise.errors import RequestError
+
+FinishReason = Literal["stop", "length", "error"]
+Message = Mapping[str, Any]
+
+
+def _check(is_valid: bool, name: str, value: object, wanted: str) -> None:
+    if not is_valid:
+        raise RequestError("invalid_request", f"{name} is {value!r}; it must be {wanted}.")
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How tokens are drawn. Raises RequestError (`invalid_request`) on a value out of range.
+
+    Noise for token i of an answer is a pure function of (seed, i), so an answer does not depend on its
+    neighbours, nor on where it was cut and continued.
+    """
+
+    temperature: float = 0.0  # 0 is greedy
+    top_p: float = 1.0  # smallest set of tokens whose probability reaches top_p
+    top_k: int | None = None  # None: all tokens
+    repetition_penalty: float = 1.0  # above 1 discourages tokens of the prompt and the answer (CTRL, Hugging Face)
+    presence_penalty: float = 0.0  # OpenAI: subtracted once for each token that the answer has
+    frequency_penalty: float = 0.0  # OpenAI: subtracted for each time that the answer has the token
+    stop: tuple[str, ...] = ()  # the answer ends before the first of these texts
+    seed: int | None = None  # None: one is given when the request is started
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.temperature < math.inf, "temperature", self.temperature, "a finite number, 0 or more")
+        _check(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
+        _check(self.top_k is None or self.top_k >= 1, "top_k", self.top_k, "1 or more, or left out")
+        _check(0 < self.repetition_penalty < math.inf, "repetition_penalty", self.repetition_penalty, "above 0")
+        _check(-2 <= self.presence_penalty <= 2, "presence_penalty", self.presence_penalty, "from -2 to 2")
+        _check(-2 <= self.frequency_penalty <= 2, "frequency_penalty", self.frequency_penalty, "from -2 to 2")
+        _check(all(self.stop), "stop", self.stop, "texts that are not empty")
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt with its sampling parameters and its token limit.
+
+    `prompt` is a text or a tuple of chat messages (`role`, `content`). `max_tokens` None means the job's
+    default, clamped to the context. `metadata` is carried along untouched.
+    """
+
+    id: str
+    prompt: str | tuple[Message, ...]
+    sampling: SamplingParams = SamplingParams()
+    max_tokens: int | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check(self.max_tokens is None or self.max_tokens >= 1, "max_tokens", self.max_tokens, "1 or more")
+
+    @property
+    def text(self) -> str:
+        """The prompt as plain text: what text predictors read."""
+        if isinstance(self.prompt, str):
+            return self.prompt
+        return "\n".join(str(message.get("content", "")) for message in self.prompt)
+
+    def with_seed(self, seed: int) -> Request:
+        return replace(self, sampling=replace(self.sampling, seed=seed))
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What an engine says of a request that it can run: prompt tokens, and the answer's token limit."""
+
+    prompt_tokens: int
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """Why a request ended without an answer. `line` is the 1-based line of the input file, where there is one."""
+
+    type: str
+    message: str
+    line: int | None = None
+
+    @classmethod
+    def of(cls, error: RequestError, line: int | None = None) -> ErrorInfo:
+        return cls(error.type, str(error), line)
+
+
+# -- what a scheduler sees and says ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingRequest:
+    """A request that waits, as a scheduler sees it. `num_tokens` are already written (it was cut or preempted)."""
+
+    id: str
+    prompt_tokens: int
+    max_tokens: int
+    num_tokens: int = 0
+    arrival_s: float = 0.0
+    num_cuts: int = 0
+
+
+@dataclass(slots=True)
+class RunningRequest:
+    """A request that runs. `cap` and `num_tokens` count the whole answer; `num_tokens` grows with Progress."""
+
+    id: str
+    prompt_tokens: int
+    cap: int
+    num_tokens: int
+    started_s: float
+
+    @property
+    def reserved_kv_tokens(self) -> int:
+        return self.prompt_tokens + self.cap
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that a scheduler may look at. `waiting` and `running` are live mappings in order of arrival and of start.
+
+    `free_kv_tokens` is what the engine's key/value memory still takes (prompt + cap of everything that runs is
+    reserved); infinite where the engine has no such limit.
+    """
+
+    now_s: float
+    waiting: Mapping[str, WaitingRequest]
+    running: Mapping[str, RunningRequest]
+    free_rows: int
+    free_kv_tokens: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Run request `id` until it ends or its answer has `cap` tokens (counted from the answer's first token).
+
+    `restart` throws away what was written before (recomputation, as in the paper): those tokens are counted.
+    """
+
+    id: str
+    cap: int
+    priority: float | None = None
+    restart: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Preempt:
+    """Put a running request back; it waits again with the tokens that it has."""
+
+    id: str
+
+
+Decision = Start | Preempt
+
+
+# -- what an engine can do and reports -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do. What it can't is not asked of it, visibly (a feature is off, and said to be)."""
+
+    max_running: int  # rows at once
+    kv_tokens: float = math.inf  # prompt and answer tokens that fit at once
+    can_cut: bool = True  # honours `cap`
+    can_continue: bool = True  # honours `tokens_so_far`
+    can_preempt: bool = True  # `cancel` gives the tokens back
+    reports_progress: bool = True
+    is_lower_priority_sooner: bool | None = None  # None: the engine takes no priority
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A running answer has `num_tokens` tokens by now."""
+
+    id: str
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A row left the engine unfinished; `tokens` is the whole answer so far.
+
+    Reasons: `cap` (it reached its cap), `cancelled` (as asked), `memory` (the engine had to make room).
+    """
+
+    id: str
+    tokens: tuple[int, ...]
+    reason: Literal["cap", "cancelled", "memory"] = "cap"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """An answer is complete. `completion_tokens` counts the whole answer, tokens before a cut included."""
+
+    id: str
+    text: str
+    finish_reason: Literal["stop", "length"]
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A request ended without an answer."""
+
+    id: str
+    error: ErrorInfo
+
+
+Event = Progress | Cut | Finished | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedTokens:
+    """What was expected of an answer before it was written, in tokens, within its limit."""
+
+    p50: float
+    p90: float
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One request's end: an answer, or an error that names its cause."""
+
+    id: str
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    recomputed_tokens: int = 0  # written, thrown away and written again; not part of completion_tokens
+    predicted: PredictedTokens | None = None
+    error: ErrorInfo | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
