@@ -1,4 +1,4 @@
-"""The contracts: predictor, scheduler, engine. `lengthwise.testing` holds the checks that every implementation passes."""
+"""The contracts: predictor, scheduler, engine. `lengthwise.testing` holds checks that every implementation passes."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class LengthPredictor(Protocol):
     model: str | None
 
     def predict(self, requests: Sequence[Request]) -> LengthEstimates:
-        """Natural lengths, not yet cut by any limit: one row a request, in order. No side effect. Never raises on content."""
+        """Natural lengths, not yet cut by any limit: one row a request, in order. No side effect, no error on content."""
         ...
 
     def observe(self, requests: Sequence[Request], completions: Sequence[Completion]) -> None:
-        """Learn from what finished; may do nothing. Never raises on content."""
+        """Learn from what finished; may do nothing. No error on content."""
         ...
 
 

@@ -1,0 +1,134 @@
+"""An engine without a model: every answer has its recorded length, time is counted instead of spent.
+
+For tests, for planning and for simulation. Tokens of an answer are 0, 1, 2, ...: whoever hands back tokens that
+an answer never had is found out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lengthwise.errors import EngineError
+from lengthwise.types import Capabilities, Cut, ErrorInfo, Event, Failed, Finished, Prepared, Progress, Request
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayConfig:
+    """What the replayed engine looks like. A decode step takes `step_fixed_s` + rows × `step_per_row_s`."""
+
+    capabilities: Capabilities = field(default_factory=lambda: Capabilities(max_running=64))
+    max_tokens: int = 512  # an answer's limit where the request gives none
+    context_tokens: int = 131_072
+    step_fixed_s: float = 0.002  # about a model of 4M parameters on two CPU cores
+    step_per_row_s: float = 0.0001
+    is_paced: bool = False  # sleep as long as the steps would take
+
+
+@dataclass(slots=True)
+class _Row:
+    request: Request
+    num_tokens: int
+    natural_tokens: int
+    max_tokens: int
+    cap: int
+
+    @property
+    def end(self) -> int:
+        return min(self.natural_tokens, self.max_tokens, self.cap)
+
+
+class ReplayEngine:
+    """Answers whose natural length is `lengths[request.id]` tokens; an id without one fails (`no_recorded_length`).
+
+    `now_s` is the engine's own clock: it moves by the cost of the steps. `num_steps` and `num_row_steps` count
+    decode steps and the rows that were in them.
+    """
+
+    model = "replay"
+
+    def __init__(self, lengths: Mapping[str, int], config: ReplayConfig = ReplayConfig()) -> None:
+        self._lengths = lengths
+        self._config = config
+        self._rows: dict[str, _Row] = {}
+        self._cancelled: list[str] = []
+        self.now_s = 0.0
+        self.num_steps = 0
+        self.num_row_steps = 0
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._config.capabilities
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        return lambda: self.now_s
+
+    def prepare(self, requests: Sequence[Request]) -> list[Prepared | ErrorInfo]:
+        return [self._prepare(request) for request in requests]
+
+    def _prepare(self, request: Request) -> Prepared | ErrorInfo:
+        if request.id not in self._lengths:
+            return ErrorInfo("no_recorded_length", f"No length is recorded for request {request.id!r}.")
+        prompt_tokens = 1 + len(request.text) // 4
+        room = self._config.context_tokens - prompt_tokens
+        if room < 1:
+            message = f"The prompt has about {prompt_tokens} tokens; the context has {self._config.context_tokens}."
+            return ErrorInfo("prompt_too_long", message)
+        return Prepared(prompt_tokens, min(request.max_tokens or self._config.max_tokens, room))
+
+    def start(self, request: Request, tokens_so_far: Sequence[int], cap: int, priority: float | None) -> None:
+        if tuple(tokens_so_far) != tuple(range(len(tokens_so_far))):
+            raise EngineError(f"Request {request.id!r} came back with tokens that its answer never had.")
+        if request.id in self._rows:
+            raise EngineError(f"Request {request.id!r} is already running.")
+        if len(self._rows) >= self.capabilities.max_running:
+            raise EngineError(f"All {self.capabilities.max_running} rows are taken.")
+        prepared = self._prepare(request)
+        assert isinstance(prepared, Prepared), "only prepared requests are started"
+        natural = max(1, self._lengths[request.id])
+        self._rows[request.id] = _Row(request, len(tokens_so_far), natural, prepared.max_tokens, cap)
+
+    def cancel(self, request_id: str) -> None:
+        if request_id in self._rows:
+            self._cancelled.append(request_id)
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        if self._cancelled:
+            return self._report_cancelled()
+        if not self._rows:
+            return []
+        self._decode(max(0, min(row.end - row.num_tokens for row in self._rows.values())))
+        ended = [row for row in self._rows.values() if row.num_tokens >= row.end]
+        for row in ended:
+            del self._rows[row.request.id]
+        events: list[Event] = [_ending(row) for row in ended]
+        return events + [Progress(name, row.num_tokens) for name, row in self._rows.items()]
+
+    def close(self) -> None:
+        self._rows.clear()
+
+    def _report_cancelled(self) -> list[Event]:
+        rows = [self._rows.pop(name) for name in dict.fromkeys(self._cancelled)]
+        self._cancelled.clear()
+        return [Cut(row.request.id, tuple(range(row.num_tokens)), "cancelled") for row in rows]
+
+    def _decode(self, num_steps: int) -> None:
+        cost_s = num_steps * (self._config.step_fixed_s + len(self._rows) * self._config.step_per_row_s)
+        self.now_s += cost_s
+        self.num_steps += num_steps
+        self.num_row_steps += num_steps * len(self._rows)
+        for row in self._rows.values():
+            row.num_tokens += num_steps
+        if self._config.is_paced:
+            time.sleep(cost_s)
+
+
+def _ending(row: _Row) -> Cut | Finished | Failed:
+    name, num = row.request.id, row.num_tokens
+    if num >= row.natural_tokens:
+        return Finished(name, f"{name}: {num} tokens", "stop", num)
+    if num >= row.max_tokens:
+        return Finished(name, f"{name}: {num} tokens", "length", num)
+    return Cut(name, tuple(range(num)))
