@@ -1,0 +1,211 @@
+"""Requests → prompt token ids: the chat template, and the tokenizer.
+
+A plain-text prompt becomes one user message when there is a template, and stays as it is when there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError, TemplateSyntaxError
+from transformers import PreTrainedTokenizerBase
+
+from lengthwise.errors import ModelError, RequestError
+from lengthwise.types import Request
+
+# Vicuna v1.1 (FastChat's conversation `vicuna_v1.1`): the start token comes from the tokenizer, not from here.
+VICUNA_TEMPLATE = """\
+{%- if messages[0]['role'] == 'system' -%}
+{{- messages[0]['content'] -}}
+{%- else -%}
+A chat between a curious user and an artificial intelligence assistant. \
+The assistant gives helpful, detailed, and polite answers to the user's questions.
+{%- endif -%}
+{%- for message in messages -%}
+{%- if message['role'] == 'user' -%}
+{{- (' ' if loop.index0 == 0 or messages[loop.index0 - 1]['role'] != 'assistant') + 'USER: ' + message['content'] -}}
+{%- elif message['role'] == 'assistant' -%}
+{{- ' ASSISTANT: ' + message['content'] + eos_token -}}
+{%- elif not loop.first -%}
+{{- raise_exception('a system message may only come first') -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt %} ASSISTANT:{% endif -%}
+"""
+
+ROLES = ("system", "developer", "user", "assistant")
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """A Jinja template. `adds_special_tokens`: the tokenizer puts its start token before the text, because the
+    template itself doesn't (Hugging Face templates write their own)."""
+
+    source: str
+    adds_special_tokens: bool = False
+
+
+def choose_template(tokenizer: PreTrainedTokenizerBase, wanted: str) -> ChatTemplate | None:
+    """The template that `wanted` means: `auto` (the model's own, if it has one), `none`, `vicuna`, or a Jinja file.
+
+    Raises ModelError when the file can't be read or is no template.
+    """
+    if wanted == "none":
+        return None
+    if wanted == "auto":
+        return _own_template(tokenizer)
+    if wanted == "vicuna":
+        return ChatTemplate(VICUNA_TEMPLATE, adds_special_tokens=True)
+    return _checked(tokenizer, ChatTemplate(_read_template(Path(wanted))), wanted)
+
+
+@dataclass(frozen=True)
+class PromptEncoder:
+    """Turns requests into prompt token ids with one tokenizer and one template (None: text as it is).
+
+    Calling it encodes one request and raises RequestError; `many` encodes in one batch (some ten times faster) and
+    puts the error at the request's place.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    template: ChatTemplate | None
+
+    def __call__(self, request: Request) -> list[int]:
+        return self._encode([self.render(request)])[0]
+
+    def many(self, requests: Sequence[Request]) -> list[list[int] | RequestError]:
+        """One entry a request, in order: its ids, or why there are none. Never raises on content."""
+        results: list[list[int] | RequestError] = []
+        texts: list[str] = []
+        for request in requests:
+            try:
+                texts.append(self.render(request))
+                results.append([])
+            except RequestError as error:
+                results.append(error)
+        encoded = iter(self._encode_each(texts))
+        return [result if isinstance(result, RequestError) else next(encoded) for result in results]
+
+    def render(self, request: Request) -> str:
+        """The text that the tokenizer gets. Raises RequestError for what the template or the model can't take."""
+        messages = _messages(request)
+        if self.template is None:
+            return _plain_text(request)
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages, chat_template=self.template.source, tokenize=False, add_generation_prompt=True
+                )
+            )
+        except (TemplateError, TypeError) as error:
+            raise RequestError("invalid_request", f"The chat template refuses these messages: {error}") from error
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        adds_special_tokens = self.template is None or self.template.adds_special_tokens
+        try:
+            encoded = self.tokenizer(
+                texts, add_special_tokens=adds_special_tokens, return_attention_mask=False, verbose=False
+            )
+        except (TypeError, UnicodeError) as error:
+            message = "The prompt holds characters that are no valid Unicode (half a surrogate pair): remove them."
+            raise RequestError("invalid_request", message) from error
+        return list(encoded["input_ids"])
+
+    def _encode_each(self, texts: list[str]) -> list[list[int] | RequestError]:
+        """A batch; only if some text in it can't be encoded, one by one."""
+        if not texts:
+            return []
+        try:
+            return [*self._encode(texts)]
+        except RequestError:
+            return [self._encode_or_error(text) for text in texts]
+
+    def _encode_or_error(self, text: str) -> list[int] | RequestError:
+        try:
+            return self._encode([text])[0]
+        except RequestError as error:
+            return error
+
+
+# -- templates -------------------------------------------------------------------------------------------------
+
+
+def _own_template(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate | None:
+    if not tokenizer.chat_template:
+        return None
+    try:
+        source = tokenizer.get_chat_template()
+    except ValueError as error:  # several templates, none of them the default
+        raise ModelError(f"The model's chat template can't be chosen: {error} Give one as a Jinja file.") from error
+    return _checked(tokenizer, ChatTemplate(source), "of the model")
+
+
+def _read_template(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise ModelError(
+            f"The chat template {str(path)!r} can't be read ({error}). "
+            "It may be 'auto', 'none', 'vicuna' or the path of a Jinja file."
+        ) from error
+
+
+def _checked(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, name: str) -> ChatTemplate:
+    try:
+        PromptEncoder(tokenizer, template).render(Request("check", "check"))
+    except RequestError as error:
+        if isinstance(error.__cause__, TemplateSyntaxError):
+            raise ModelError(f"The chat template {name} is no valid Jinja template: {error.__cause__}") from error
+    return template
+
+
+# -- messages --------------------------------------------------------------------------------------------------
+
+
+def _plain_text(request: Request) -> str:
+    if isinstance(request.prompt, str):
+        return request.prompt
+    raise RequestError(
+        "invalid_request",
+        "The request has chat messages, and this model has no chat template: give 'prompt' instead of 'messages', "
+        "or a chat template ('vicuna' or a Jinja file).",
+    )
+
+
+def _messages(request: Request) -> list[dict[str, Any]]:
+    """The prompt as chat messages whose content is text. Raises RequestError when it is empty or not text."""
+    if isinstance(request.prompt, str):
+        messages = [{"role": "user", "content": request.prompt}]
+    else:
+        messages = [_message(message) for message in request.prompt]
+    if not any(message["content"].strip() for message in messages):
+        raise RequestError("invalid_request", "The prompt is empty: there is nothing to answer. Give it some text.")
+    return messages
+
+
+def _message(message: Mapping[str, Any]) -> dict[str, Any]:
+    role = message.get("role")
+    if role not in ROLES:
+        raise RequestError("invalid_request", f"A message has the role {role!r}; it must be one of {', '.join(ROLES)}.")
+    if message.get("tool_calls"):
+        raise RequestError("unsupported", "A message has 'tool_calls', which this engine can't honour.")
+    return {"role": role, "content": _content(message.get("content"))}
+
+
+def _content(content: object) -> str:
+    """A message's text: a string, or OpenAI's list of parts as far as they are texts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence):
+        return "".join(_part(part) for part in content)
+    raise RequestError("invalid_request", f"A message's content is {content!r}; it must be a text.")
+
+
+def _part(part: object) -> str:
+    if isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str):
+        return str(part["text"])
+    kind = part.get("type") if isinstance(part, Mapping) else part
+    raise RequestError("unsupported", f"A message has a part of type {kind!r}; this engine takes text only.")

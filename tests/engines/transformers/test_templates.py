@@ -1,0 +1,116 @@
+import pytest
+from jinja2 import TemplateError
+
+from lengthwise.engines.transformers.templates import PromptEncoder, choose_template
+from lengthwise.errors import ModelError, RequestError
+from lengthwise.types import Request
+
+CHAT = "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}>"
+
+
+@pytest.fixture
+def tokenizer(tiny_tokenizer):
+    """The shared tokenizer with a chat template of its own, given back as it was."""
+    tiny_tokenizer.chat_template = CHAT
+    yield tiny_tokenizer
+    tiny_tokenizer.chat_template = None
+
+
+def chat(*messages):
+    return Request("r", tuple({"role": role, "content": content} for role, content in messages))
+
+
+def encoder(tokenizer, wanted):
+    return PromptEncoder(tokenizer, choose_template(tokenizer, wanted))
+
+
+def test_a_plain_prompt_becomes_one_user_message_when_there_is_a_template(tokenizer):
+    """`auto` uses the model's own template, and its start token is written once."""
+    ids = encoder(tokenizer, "auto")(Request("r", "Hello"))
+    assert tokenizer.decode(ids) == "<s>[user]Hello>"
+    assert ids.count(tokenizer.bos_token_id) == 1
+
+
+def test_none_and_a_model_without_a_template_leave_the_text_as_it_is(tokenizer):
+    """The ids are those that the tokenizer gives for the bare text."""
+    bare = tokenizer("Hello")["input_ids"]
+    assert encoder(tokenizer, "none")(Request("r", "Hello")) == bare
+    tokenizer.chat_template = None
+    assert encoder(tokenizer, "auto")(Request("r", "Hello")) == bare
+
+
+def test_vicuna_is_the_v1_1_conversation(tokenizer):
+    """As FastChat's get_prompt writes it: a system sentence, USER and ASSISTANT, the end token behind each answer."""
+    text = encoder(tokenizer, "vicuna").render(chat(("user", "Hi"), ("assistant", "Hello."), ("user", "Bye")))
+    assert text == (
+        "A chat between a curious user and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the user's questions. "
+        "USER: Hi ASSISTANT: Hello.</s>USER: Bye ASSISTANT:"
+    )
+
+
+def test_vicuna_starts_with_the_tokenizers_start_token_and_a_given_system_message(tokenizer):
+    """A system message replaces the standard one."""
+    ids = encoder(tokenizer, "vicuna")(chat(("system", "Be brief."), ("user", "Hi")))
+    assert tokenizer.decode(ids) == "<s>Be brief. USER: Hi ASSISTANT:"
+
+
+def test_a_jinja_file_is_a_template(tokenizer, tmp_path):
+    """The path of a file stands for its text."""
+    file = tmp_path / "mine.jinja"
+    file.write_text("Q {{ messages[0]['content'] }} A")
+    assert encoder(tokenizer, str(file)).render(Request("r", "why?")) == "Q why? A"
+
+
+@pytest.mark.parametrize(("content", "says"), [("{% if %}", "no valid Jinja"), (None, "can't be read")])
+def test_a_template_that_is_none_is_a_model_error(tokenizer, tmp_path, content, says):
+    """A missing file and a syntax error are found before any request runs."""
+    file = tmp_path / "mine.jinja"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(ModelError, match=says):
+        choose_template(tokenizer, str(file))
+
+
+def test_what_a_template_refuses_is_an_error_of_that_request(tokenizer):
+    """The template's own words reach the user."""
+    tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
+    with pytest.raises(RequestError, match="System role not supported") as caught:
+        encoder(tokenizer, "auto")(chat(("system", "Be brief."), ("user", "Hi")))
+    assert isinstance(caught.value.__cause__, TemplateError)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "type", "says"),
+    [
+        ("", "invalid_request", "empty"),
+        (" \n", "invalid_request", "empty"),
+        ((), "invalid_request", "empty"),
+        (({"role": "user"},), "invalid_request", "content is None"),
+        (({"role": "king", "content": "x"},), "invalid_request", "'king'"),
+        (({"role": "user", "content": [{"type": "image_url"}]},), "unsupported", "image_url"),
+        (({"role": "assistant", "content": "", "tool_calls": [1]},), "unsupported", "tool_calls"),
+        ("half a pair \ud800", "invalid_request", "Unicode"),
+    ],
+)
+def test_a_prompt_that_cant_be_encoded_says_why(tokenizer, prompt, type, says):
+    """Every kind of bad prompt is a RequestError, alone and in a batch, and does not touch its neighbours."""
+    encode = encoder(tokenizer, "auto")
+    with pytest.raises(RequestError, match=says) as caught:
+        encode(Request("bad", prompt))
+    assert caught.value.type == type
+    before, bad, after = encode.many([Request("1", "One"), Request("bad", prompt), Request("2", "Two")])
+    assert isinstance(bad, RequestError)
+    assert (before, after) == (encode(Request("1", "One")), encode(Request("2", "Two")))
+
+
+def test_messages_without_a_template_are_an_error_with_a_way_out(tokenizer):
+    """A format that the model was not trained on is not invented."""
+    with pytest.raises(RequestError, match="vicuna"):
+        encoder(tokenizer, "none")(chat(("user", "Hi")))
+
+
+def test_text_parts_are_joined(tokenizer):
+    """OpenAI's list of parts is taken as far as it is text."""
+    request = Request("r", ({"role": "user", "content": [{"type": "text", "text": t} for t in "ab"]},))
+    assert encoder(tokenizer, "auto").render(request) == "<s>[user]ab>"
