@@ -326,6 +326,7 @@ class _Run:
             tracked.recomputed_tokens,
             tracked.predicted,
             metadata=tracked.request.metadata,
+            tokens=event.tokens,
         )
         self.counts.num_finished += 1
         self.counts.completion_tokens += event.completion_tokens

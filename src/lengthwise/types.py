@@ -208,12 +208,14 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """An answer is complete. `completion_tokens` counts the whole answer, tokens before a cut included."""
+    """An answer is complete. `completion_tokens` counts the whole answer, tokens before a cut included; `tokens` are
+    their ids, where the engine knows them."""
 
     id: str
     text: str
     finish_reason: Literal["stop", "length"]
     completion_tokens: int
+    tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,4 +250,4 @@ class Completion:
     predicted: PredictedTokens | None = None
     error: ErrorInfo | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
-
+    tokens: tuple[int, ...] = ()  # ids, where the engine knows them

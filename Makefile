@@ -1,0 +1,52 @@
+# make demo, make test: what a newcomer runs. Everything sets up .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := src tests tools
+PYTEST_FLAGS ?= -n 2
+
+.PHONY: demo test check static format bench identity kills measure-model train-model train-predictor clean
+
+demo: .venv/installed
+	$(BIN)/lengthwise demo
+
+test: .venv/installed
+	$(BIN)/pytest $(PYTEST_FLAGS)
+
+check: static test
+
+static: .venv/installed
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+
+format: .venv/installed
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+# Long ones: minutes to hours.
+
+bench: .venv/installed  ## the figures in docs/log.md
+	$(BIN)/lengthwise bench --rounds 5 --json
+
+identity: .venv/installed  ## scheduled answers against one at a time
+	$(BIN)/python tools/identity.py $(PROMPTS)
+
+kills: .venv/installed  ## kill -9 at random moments, resume, compare
+	$(BIN)/pytest -m campaign tests/jobs
+
+measure-model: .venv/installed  ## statistics of the bundled model, for its card
+	$(BIN)/python -m tools.bundled_model.measure
+
+train-model: .venv/installed  ## the bundled model, from its seed
+	$(BIN)/python -m tools.bundled_model.train
+
+train-predictor: .venv/installed  ## the bundled model's length predictor
+	$(BIN)/python -m tools.bundled_model.train_predictor
+
+clean:
+	rm -rf .venv build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .demo

@@ -1,0 +1,251 @@
+"""The main loop: every request ends exactly once, whatever predictor, scheduler and engine do."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lengthwise.engines.replay import ReplayConfig, ReplayEngine
+from lengthwise.errors import EngineError, UsageError
+from lengthwise.estimates import GRID, LengthEstimates
+from lengthwise.pipeline import Pipeline, request_seed
+from lengthwise.scheduling.arrival import ArrivalScheduler
+from lengthwise.testing import FakeHTTPEngine, NoisyOracle, WatchedEngine, check_engine, recorded_lengths
+from lengthwise.types import Capabilities, Request, Start
+
+LENGTHS = recorded_lengths(100)
+REQUESTS = [Request(name, f"prompt {name}") for name in LENGTHS]
+SCHEDULES = ("arrival", "paper", "default")
+
+
+def replay(lengths=LENGTHS, **capabilities) -> ReplayEngine:
+    return ReplayEngine(lengths, ReplayConfig(Capabilities(**{"max_running": 8, **capabilities})))
+
+
+def answer_lengths(answers) -> dict[str, int]:
+    return {answer.id: answer.completion_tokens for answer in answers}
+
+
+EXPECTED = {name: min(length, 512) for name, length in LENGTHS.items()}
+
+
+class TestOneLoopForAllEngines:
+    """The same scheduler objects drive an engine with rows and caps, and one that is a server behind HTTP."""
+
+    @pytest.mark.parametrize("schedule", SCHEDULES)
+    @pytest.mark.parametrize("make_engine", [replay, lambda: FakeHTTPEngine(LENGTHS)], ids=["replay", "fake-http"])
+    def test_answers_stand_in_input_order_and_are_whole(self, schedule, make_engine):
+        """`run` gives each request its own answer, at its own place, with all of its tokens."""
+        pipeline = Pipeline(engine=make_engine(), predictor=NoisyOracle(LENGTHS, 0.6), scheduler=schedule)
+        answers = pipeline.run(REQUESTS)
+        assert [answer.id for answer in answers] == list(LENGTHS)
+        assert answer_lengths(answers) == EXPECTED
+        assert all(answer.text.startswith(f"{answer.id}:") for answer in answers)
+
+    def test_an_engine_that_cannot_cut_is_never_asked_to(self, caplog):
+        """Without the capability there are no caps and no recomputation, and that is said."""
+        pipeline = Pipeline(engine=FakeHTTPEngine(LENGTHS), predictor=NoisyOracle(LENGTHS, 0.6), scheduler="default")
+        answers = pipeline.run(REQUESTS)
+        assert {answer.recomputed_tokens for answer in answers} == {0}
+        assert "can't cut" in caplog.text
+
+    def test_an_engine_that_cannot_continue_starts_again_and_the_waste_is_counted(self):
+        """What was written before a cut is thrown away and counted where an engine can't take it back."""
+
+        class Capped(ArrivalScheduler):
+            def decide(self, view):
+                return [
+                    Start(d.id, d.cap if view.waiting[d.id].num_cuts else min(d.cap, 50)) for d in super().decide(view)
+                ]
+
+        engine = replay(can_continue=False)
+        answers = Pipeline(engine=engine, predictor="none", scheduler=Capped(8)).run(REQUESTS)
+        assert answer_lengths(answers) == EXPECTED
+        for answer in answers:
+            assert answer.recomputed_tokens == (50 if EXPECTED[answer.id] > 50 else 0)
+
+    def test_the_replay_engine_and_the_fake_server_keep_the_engine_contract(self):
+        """The fakes pass the checks that real engines pass."""
+        check_engine(replay(), REQUESTS[:20])
+        check_engine(FakeHTTPEngine(LENGTHS), REQUESTS[:20])
+
+
+class TestEstimates:
+    def test_what_was_predicted_stands_in_the_answer(self):
+        """Each answer carries the median and the 90 % quantile that it was scheduled by, within its limit."""
+        answers = Pipeline(engine=replay(), predictor=NoisyOracle(LENGTHS, 0.0)).run(REQUESTS)
+        for answer in answers:
+            assert answer.predicted is not None
+            assert answer.predicted.p50 == answer.predicted.p90 == min(LENGTHS[answer.id], 512)
+
+    @pytest.mark.parametrize("value", [math.nan, -1.0, 2.0])
+    def test_broken_estimates_cost_no_answer(self, value):
+        """NaN, negative and impossible curves are "nothing is known": arrival order, no caps, every answer whole."""
+
+        class Broken(NoisyOracle):
+            def predict(self, requests):
+                return LengthEstimates.from_survival(np.full((len(requests), len(GRID)), value))
+
+        engine = WatchedEngine(replay())
+        answers = Pipeline(engine=engine, predictor=Broken({}, 0)).run(REQUESTS)
+        assert answer_lengths(answers) == EXPECTED
+        assert engine.started == list(LENGTHS)
+
+    @pytest.mark.parametrize("broken", ["raises", "too few"])
+    def test_a_predictor_that_fails_costs_no_answer(self, broken, caplog):
+        """A predictor that raises, or leaves requests out, is passed over with a warning."""
+
+        class Broken(NoisyOracle):
+            def predict(self, requests):
+                if broken == "raises":
+                    raise RuntimeError("no")
+                return LengthEstimates.unknown(1)
+
+        answers = Pipeline(engine=replay(), predictor=Broken({}, 0)).run(REQUESTS)
+        assert answer_lengths(answers) == EXPECTED
+        assert "Broken" in caplog.text
+
+    def test_a_predictor_of_another_model_is_not_used(self, caplog):
+        """Lengths learned from one model say nothing sure of another: arrival order and no caps."""
+        predictor = NoisyOracle(LENGTHS, 0.0)
+        predictor.model = "another model"
+        engine = WatchedEngine(replay())
+        Pipeline(engine=engine, predictor=predictor).run(REQUESTS)
+        assert engine.started == list(LENGTHS)
+        assert "another model" in caplog.text
+
+    def test_remaining_tokens_are_known_while_it_runs(self):
+        """The expected rest falls to nothing as answers come in; with exact lengths it starts at their sum."""
+        pipeline = Pipeline(engine=replay(), predictor=NoisyOracle(LENGTHS, 0.0))
+        rest = []
+        for _ in pipeline.stream(REQUESTS):
+            rest.append(pipeline.counts.predicted_remaining_tokens)
+        assert rest[0] <= sum(EXPECTED.values())
+        assert rest[0] > 0.8 * sum(EXPECTED.values())
+        assert rest == sorted(rest, reverse=True)
+        assert rest[-1] == pytest.approx(0, abs=1)
+        assert pipeline.counts.written_tokens == 0
+        assert pipeline.counts.completion_tokens == sum(EXPECTED.values())
+
+
+class TestErrors:
+    def test_a_request_that_cannot_run_is_an_error_and_the_others_go_on(self):
+        """What `prepare` refuses comes back as an error that names its cause."""
+        answers = Pipeline(engine=replay()).run([Request("lost", "no length"), *REQUESTS])
+        assert answers[0].error is not None
+        assert answers[0].error.type == "no_recorded_length"
+        assert answers[0].finish_reason == "error"
+        assert answer_lengths(answers[1:]) == EXPECTED
+
+    def test_doubled_ids_are_refused(self):
+        """Two requests with one id can't both get their answer."""
+        with pytest.raises(UsageError, match="'r1'"):
+            Pipeline(engine=replay()).run([Request("r1", "a"), Request("r1", "b")])
+
+    def test_a_scheduler_that_never_starts_anything_is_found_out(self):
+        """No endless loop: the error names the scheduler."""
+
+        class Lazy(ArrivalScheduler):
+            def decide(self, view):
+                return []
+
+        with pytest.raises(EngineError, match="Lazy"):
+            Pipeline(engine=replay(), predictor="none", scheduler=Lazy(8)).run(REQUESTS)
+
+    def test_an_engine_that_fails_one_request_loses_no_other(self):
+        """Failed becomes an error completion."""
+        from lengthwise.types import ErrorInfo, Failed
+
+        class Flaky(ReplayEngine):
+            def poll(self, timeout_s):
+                return [
+                    Failed(e.id, ErrorInfo("nan_logits", "broken")) if getattr(e, "text", "").startswith("r5:") else e
+                    for e in super().poll(timeout_s)
+                ]
+
+        answers = Pipeline(engine=Flaky(LENGTHS)).run(REQUESTS)
+        assert {a.id for a in answers if a.error} == {"r5"}
+        assert answer_lengths(a for a in answers if not a.error) == {k: v for k, v in EXPECTED.items() if k != "r5"}
+
+    def test_model_and_engine_exclude_each_other(self):
+        """An engine has its model; a second one would be silently dropped."""
+        with pytest.raises(UsageError, match="not both"):
+            Pipeline("some/model", engine=replay())
+
+
+class TestStreaming:
+    def test_texts_and_mappings_become_requests(self):
+        """Three lines of Python are enough: texts get ids that count from 0."""
+        answers = Pipeline(engine=replay({"0": 5, "x": 7})).run(["hello", {"id": "x", "prompt": "b", "max_tokens": 3}])
+        assert answer_lengths(answers) == {"0": 5, "x": 3}
+        assert [answer.finish_reason for answer in answers] == ["stop", "length"]
+
+    def test_a_window_reads_no_further_ahead_than_it_says(self):
+        """With a window, at most so many requests wait while the source goes on."""
+        taken = 0
+
+        def source():
+            nonlocal taken
+            for request in REQUESTS:
+                taken += 1
+                yield request
+
+        pipeline = Pipeline(engine=replay(), scheduler="arrival", window=10)
+        seen = 0
+        for _ in pipeline.stream(source()):
+            seen += 1
+            assert taken <= seen + 8 + 2 * 10
+        assert seen == len(REQUESTS)
+
+    def test_stopping_leaves_the_engine_empty(self):
+        """After `stop`, or when the iterator is closed, no row of the old run is left; a new run gets its answers."""
+        engine = WatchedEngine(replay())
+        pipeline = Pipeline(engine=engine)
+        for _ in pipeline.stream(REQUESTS):
+            pipeline.stop()
+        next(iter(pipeline.stream(REQUESTS)))
+        assert answer_lengths(pipeline.run(REQUESTS)) == EXPECTED
+
+    def test_async_gives_the_same_answers(self):
+        """`astream` yields what `stream` yields."""
+
+        async def collect():
+            return [answer async for answer in Pipeline(engine=replay()).astream(REQUESTS)]
+
+        assert answer_lengths(asyncio.run(collect())) == EXPECTED
+
+    def test_seeds_are_given_by_job_seed_and_id(self):
+        """A request without a seed gets one that depends on nothing but the job's seed and its id."""
+        seen: dict[str, int | None] = {}
+
+        class Recording(ReplayEngine):
+            def start(self, request, tokens_so_far, cap, priority):
+                seen[request.id] = request.sampling.seed
+                super().start(request, tokens_so_far, cap, priority)
+
+        Pipeline(engine=Recording(LENGTHS), seed=3).run(REQUESTS)
+        assert seen == {request.id: request_seed(3, request.id) for request in REQUESTS}
+        assert len(set(seen.values())) == len(seen)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 700), min_size=1, max_size=60),
+    sigma=st.sampled_from([0.0, 0.5, 1.5]),
+    schedule=st.sampled_from(SCHEDULES),
+    max_running=st.integers(1, 40),
+    kv_tokens=st.sampled_from([100.0, 1_500.0, math.inf]),
+)
+def test_every_request_ends_exactly_once(lengths, sigma, schedule, max_running, kv_tokens):
+    """Whatever lengths, predictions, memory and rows: each answer comes once, whole, and within the engine's limits."""
+    recorded = {f"r{i}": length for i, length in enumerate(lengths)}
+    engine = WatchedEngine(replay(recorded, max_running=max_running, kv_tokens=kv_tokens))
+    pipeline = Pipeline(engine=engine, predictor=NoisyOracle(recorded, sigma), scheduler=schedule)
+    answers = list(pipeline.stream([Request(name, "prompt") for name in recorded]))
+    assert len(answers) == len(recorded)
+    assert answer_lengths(answers) == {name: min(length, 512) for name, length in recorded.items()}
