@@ -26,7 +26,8 @@ The assistant gives helpful, detailed, and polite answers to the user's question
 {%- endif -%}
 {%- for message in messages -%}
 {%- if message['role'] == 'user' -%}
-{{- (' ' if loop.index0 == 0 or messages[loop.index0 - 1]['role'] != 'assistant') + 'USER: ' + message['content'] -}}
+{%- set is_after_answer = loop.previtem is defined and loop.previtem['role'] == 'assistant' -%}
+{{- ('USER: ' if is_after_answer else ' USER: ') + message['content'] -}}
 {%- elif message['role'] == 'assistant' -%}
 {{- ' ASSISTANT: ' + message['content'] + eos_token -}}
 {%- elif not loop.first -%}
