@@ -30,7 +30,7 @@ class LengthPredictor(Protocol):
     model: str | None
 
     def predict(self, requests: Sequence[Request]) -> LengthEstimates:
-        """Natural lengths, not yet cut by any limit: one row a request, in order. No side effect; any content is fine."""
+        """Natural lengths, not yet cut by any limit: one row a request, in order. No side effect."""
         ...
 
     def observe(self, requests: Sequence[Request], completions: Sequence[Completion]) -> None:
