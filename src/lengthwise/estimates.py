@@ -10,6 +10,7 @@ falls, limited to that length; "nothing is known" is a curve that never falls, w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -22,15 +23,16 @@ Floats = NDArray[np.float32]
 POINTS_PER_OCTAVE = 4
 MAX_TOKENS = 131_072
 GRID: Floats = (2.0 ** (np.arange(17 * POINTS_PER_OCTAVE + 1) / POINTS_PER_OCTAVE)).astype(np.float32)
-_LOG_GRID = np.log(GRID)
 
-# Past this the curve says nothing any more (it was learned from a finite sample), and an answer that is already
-# longer goes on as P(length > m | length > n) = n / m: half of those at n tokens reach 2n. Any scale-free rule
-# would do; it needs mass, and to be coherent when more tokens have come.
+# Below this the curve says nothing any more (it was learned from a finite sample) and is not read: from the n at
+# which it falls to MIN_SURVIVAL on, S(m) = MIN_SURVIVAL · n / m, so half of the answers that reach m reach 2m. Any
+# scale-free rule would do. It needs mass everywhere, and to be one function with the curve, so that
+# P(L > m | L > a) = P(L > b | L > a) · P(L > m | L > b) whatever has come. Price: 0.001 · n · ln(131,072 / n) tokens
+# on an unlimited mean (2.8 for a curve that ends at 512).
 MIN_SURVIVAL = 1e-3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LengthEstimates:
     """Estimates of n requests. Row i is a survival function `survival[i]` (float32, n × len(GRID), from 1 to 0,
     never rising), known to be longer than `at_least[i]` and at most `limit[i]` tokens (float32, n; inf: no limit).
@@ -48,13 +50,12 @@ class LengthEstimates:
     def from_survival(cls, survival: ArrayLike) -> Self:
         """Curves as they come, n × len(GRID). Rows that are no survival function (NaN, negative, above 1, rising)
         become "nothing is known": a wrong estimate costs time, never correctness."""
-        curves = np.atleast_2d(np.asarray(survival, dtype=np.float32))
+        curves = np.atleast_2d(np.array(survival, dtype=np.float32))
         if curves.shape[1] != len(GRID):
             raise ValueError(f"survival has {curves.shape[1]} grid points; the grid has {len(GRID)}.")
-        is_bad = ~(np.isfinite(curves).all(1) & (curves >= 0).all(1) & (curves <= 1).all(1))
-        is_bad |= (np.diff(curves, axis=1) > 1e-5).any(1)
-        if is_bad.any():
-            curves = np.where(is_bad[:, None], np.float32(1), curves)
+        curves[~np.all((curves >= 0) & (curves <= 1), axis=1)] = 1
+        curves[np.any(np.diff(curves, axis=1) > 1e-5, axis=1)] = 1
+        np.minimum.accumulate(curves, axis=1, out=curves)  # rises of up to 1e-5 are rounding
         return cls(curves, _zeros(len(curves)), _infinite(len(curves)))
 
     @classmethod
@@ -70,8 +71,10 @@ class LengthEstimates:
         return cls(known.survival, known.at_least, np.where(lengths >= 1, lengths, np.float32(np.inf)))
 
     @classmethod
-    def concatenate(cls, parts: list[Self]) -> Self:
-        return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("survival", "at_least", "limit")))
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """All rows of all parts, in order; no parts make no rows."""
+        found = [cls.unknown(0), *parts]
+        return cls(*(np.concatenate([getattr(p, name) for p in found]) for name in ("survival", "at_least", "limit")))
 
     # -- narrowing ---------------------------------------------------------------------------------------------
 
@@ -84,13 +87,17 @@ class LengthEstimates:
 
     def given(self, num_tokens: ArrayLike) -> Self:
         """The answers already have `num_tokens` tokens (n, or one for all) and go on. `given(a).given(b)` is
-        `given(max(a, b))`. There is always mass above, however wrong the curve was."""
-        return type(self)(self.survival, np.maximum(self.at_least, np.asarray(num_tokens, np.float32)), self.limit)
+        `given(max(a, b))`. There is always mass above, however wrong the curve was. A limit that is passed here is
+        refuted, whoever set it: cap again afterwards where a hard limit holds."""
+        new = np.broadcast_to(np.asarray(num_tokens, dtype=np.float32), self.limit.shape)
+        return type(self)(self.survival, np.maximum(self.at_least, new), self.limit)
 
-    def __getitem__(self, rows: int | slice | NDArray[np.intp] | list[int]) -> Self:
-        """A view of one row or several, as estimates again."""
-        picked = slice(rows, rows + 1) if isinstance(rows, int) and rows >= 0 else rows
-        return type(self)(self.survival[picked], self.at_least[picked], self.limit[picked])
+    def __getitem__(self, rows: int | np.integer | slice | NDArray[np.intp] | NDArray[np.bool_] | list[int]) -> Self:
+        """A view of one row or several, as estimates again. Raises IndexError past the last row."""
+        if isinstance(rows, (int, np.integer)):
+            row = range(len(self))[rows]
+            return self[row : row + 1]
+        return type(self)(self.survival[rows], self.at_least[rows], self.limit[rows])
 
     def __len__(self) -> int:
         return len(self.limit)
@@ -102,39 +109,42 @@ class LengthEstimates:
         return self.quantile(0.5)
 
     def quantile(self, q: float) -> Floats:
-        """Tokens n with P(length ≤ n) = q, float32 (n): above `at_least`, at most `limit`, inf in an open tail."""
+        """Tokens n with P(length ≤ n) = q, float32 (n): from `at_least` to `limit`, inf in an open tail. A whole
+        number of tokens above `at_least` is its ceiling, but at least `at_least + 1`."""
         if not 0 < q < 1:
             raise ValueError(f"A quantile lies between 0 and 1; {q} does not.")
-        found = np.where(self._is_outlived, self._outlived_quantile(q), self._curve_quantile((1 - q) * self._mass))
+        target = np.float32(1 - q) * self._mass
+        in_tail = self._tail_start * (MIN_SURVIVAL / target)
+        found = np.where(target > MIN_SURVIVAL, self._curve_quantile(target), in_tail)
         return np.minimum(np.maximum(found, self.at_least), self._hard_limit).astype(np.float32)
 
     def exceeds(self, num_tokens: ArrayLike) -> Floats:
         """P(length > num_tokens), float32 (n); `num_tokens` is n or one for all."""
         asked = np.broadcast_to(np.asarray(num_tokens, np.float32), self.limit.shape)
-        beyond = np.maximum(asked, self.at_least)
-        outlived = np.maximum(self.at_least, 1) / np.maximum(beyond, 1)
-        chance = np.where(self._is_outlived, outlived, self._survival_at(beyond) / np.maximum(self._mass, MIN_SURVIVAL))
+        chance = self._survival_at(np.maximum(asked, self.at_least)) / self._mass
         return np.where(asked >= self._hard_limit, 0, np.minimum(chance, 1)).astype(np.float32)
 
     def mean(self) -> Floats:
-        """Expected tokens, float32 (n); the tail beyond the grid counts as its end (a lower bound)."""
+        """Expected tokens, float32 (n); what lies beyond the grid counts as its end (a lower bound)."""
         low = np.minimum(self.at_least, MAX_TOKENS)
         high = np.minimum(self._hard_limit, MAX_TOKENS)
-        known = low + _area_under(self.survival, low, high) / np.maximum(self._mass, MIN_SURVIVAL)
-        start = np.maximum(low, 1)
-        outlived = low + start * np.log(np.maximum(high, start) / start)
-        return np.clip(np.where(self._is_outlived, outlived, known), low, high).astype(np.float32)
+        in_curve = self._area_to(np.minimum(high, self._tail_start)) - self._area_to(np.minimum(low, self._tail_start))
+        tail_from = np.minimum(np.maximum(low, self._tail_start), high)
+        in_tail = MIN_SURVIVAL * np.minimum(self._tail_start, high) * np.log(high / tail_from)
+        found = np.clip(low + (in_curve + in_tail) / self._mass, low, high)
+        return np.maximum(found, self.at_least).astype(np.float32)
 
     # -- how ---------------------------------------------------------------------------------------------------
 
     @cached_property
     def _mass(self) -> Floats:
-        """S(at_least): what the curve still holds above the tokens that are there."""
+        """S(at_least): what is left above the tokens that are there; never 0."""
         return self._survival_at(self.at_least)
 
-    @property
-    def _is_outlived(self) -> NDArray[np.bool_]:
-        return self._mass < MIN_SURVIVAL
+    @cached_property
+    def _tail_start(self) -> Floats:
+        """The n at which the curve falls to MIN_SURVIVAL (n), inf where it never does."""
+        return self._curve_quantile(np.full(len(self), MIN_SURVIVAL, np.float32))
 
     @property
     def _hard_limit(self) -> Floats:
@@ -142,14 +152,19 @@ class LengthEstimates:
         return np.where(self.limit > self.at_least, self.limit, np.float32(np.inf))
 
     def _survival_at(self, num_tokens: Floats) -> Floats:
-        """S(n) by the curve, (n) → (n)."""
-        log_n = np.log(np.clip(num_tokens, 1, MAX_TOKENS))
-        position = log_n / _LOG_GRID[1]
-        left = np.minimum(position.astype(np.intp), len(GRID) - 2)
+        """S(n) by the curve and its tail, (n) → (n)."""
+        start = np.minimum(self._tail_start, np.finfo(np.float32).max)
+        in_tail = MIN_SURVIVAL * (start / np.maximum(num_tokens, 1))
+        found = np.where(num_tokens < start, self._curve_at(num_tokens), in_tail)
+        return np.where(num_tokens < 1, 1, found).astype(np.float32)
+
+    def _curve_at(self, num_tokens: Floats) -> Floats:
+        """The curve at n ≥ 1, (n) → (n)."""
+        left, share = _cell(num_tokens)
         rows = np.arange(len(self))
         before, after = self.survival[rows, left], self.survival[rows, left + 1]
-        found = before + (after - before) * (position - left).astype(np.float32)
-        return np.where(num_tokens < 1, np.float32(1), found)
+        found: Floats = before + (after - before) * share
+        return found
 
     def _curve_quantile(self, target: Floats) -> Floats:
         """The n at which the curve falls to `target` (n)."""
@@ -160,26 +175,45 @@ class LengthEstimates:
         before, after = self.survival[rows, left], self.survival[rows, right]
         drop = before - after
         share = np.divide(before - target, drop, out=np.zeros_like(target), where=drop > 0)
-        found = np.exp(_LOG_GRID[left] + np.clip(share, 0, 1) * (_LOG_GRID[right] - _LOG_GRID[left]))
+        found: Floats = np.exp2((left + np.clip(share, 0, 1) * (right - left)) / POINTS_PER_OCTAVE)
         return np.where(falls[rows, right], found, np.float32(np.inf))
 
-    def _outlived_quantile(self, q: float) -> Floats:
-        return np.maximum(self.at_least, 1) / np.float32(1 - q)
+    def _area_to(self, num_tokens: Floats) -> Floats:
+        """∫ S dn from 0 to n by the curve, (n) → (n): exact for S linear in log n in each cell, 1 below one token."""
+        n = np.maximum(num_tokens, 1)
+        left, _ = _cell(n)
+        start = GRID[left]
+        before, here = self.survival[np.arange(len(self)), left], self._curve_at(n)
+        last = here * n - before * start - (here - before) * _mean_slope(start, n)
+        area: Floats = np.minimum(num_tokens, 1) + np.einsum("ij,ij->i", self.survival, _AREA_WEIGHTS[left]) + last
+        return area
 
 
-def _area_under(survival: Floats, low: Floats, high: Floats) -> Floats:
-    """∫ S(n) dn from low to high, (n): exact for S linear in log n on each cell, 1 below one token."""
-    edges = np.clip(GRID[None, :], np.maximum(low, 1)[:, None], np.maximum(high, 1)[:, None])
-    position = np.log(edges) / _LOG_GRID[1]
+def _cell(num_tokens: Floats) -> tuple[NDArray[np.intp], Floats]:
+    """The grid cell that holds n, as the index of its left end, and where in it n lies (0 to 1, in log n)."""
+    position = np.log2(np.clip(num_tokens, 1, MAX_TOKENS)) * POINTS_PER_OCTAVE
     left = np.minimum(position.astype(np.intp), len(GRID) - 2)
-    before = np.take_along_axis(survival, left, 1)
-    after = np.take_along_axis(survival, left + 1, 1)
-    values = before + (after - before) * (position - left)
-    width, log_ratio = np.diff(edges, axis=1), np.diff(np.log(edges), axis=1)
-    mean_slope = np.divide(width, log_ratio, out=np.zeros_like(width), where=log_ratio > 0)
-    cells = values[:, 1:] * edges[:, 1:] - values[:, :-1] * edges[:, :-1] - np.diff(values, axis=1) * mean_slope
-    below_one = np.clip(np.minimum(high, 1) - low, 0, 1)
-    return below_one + cells.sum(axis=1)
+    return left, (position - left).astype(np.float32)
+
+
+def _mean_slope(start: Floats, end: Floats) -> Floats:
+    """(end - start) / ln(end / start): the logarithmic mean, `start` where both are equal."""
+    log_ratio = np.log(end / start)
+    mean: Floats = np.divide(end - start, log_ratio, out=start.copy(), where=log_ratio > 0)
+    return mean
+
+
+def _area_weights() -> Floats:
+    """Row k: the weights with which a curve's values give its area from 1 token to GRID[k]."""
+    slope = _mean_slope(GRID[:-1], GRID[1:])
+    cells = np.zeros((len(GRID) - 1, len(GRID)), np.float32)
+    index = np.arange(len(GRID) - 1)
+    cells[index, index] = slope - GRID[:-1]
+    cells[index, index + 1] = GRID[1:] - slope
+    return np.vstack([np.zeros_like(cells[:1]), cells.cumsum(axis=0)])
+
+
+_AREA_WEIGHTS = _area_weights()
 
 
 def _zeros(num: int) -> Floats:
