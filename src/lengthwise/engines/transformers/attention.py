@@ -1,0 +1,109 @@
+"""Attention of one new token a row over the blocks of the cache, in plain tensor operations.
+
+Each block of keys is multiplied by the query of the row that owns it, all blocks at once and where they lie; the
+blocks' partial sums are then added up row by row, as in flash decoding. Nothing is gathered but queries, so the
+work is that of the tokens that are there, rounded up to blocks, however ragged the rows are. The same code runs on
+CPU, CUDA and MPS.
+
+It is registered with transformers as the attention implementation `lengthwise_blocks`, and models reach it as they
+reach any other (vLLM's transformers backend does the same). What a model hands over is honoured: `scaling`,
+`sliding_window`, `softcap`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, PreTrainedModel
+
+BLOCK_ATTENTION = "lengthwise_blocks"
+_MASKED = -1e30  # finite, so that a block that is masked as a whole gives zeros and not NaN
+
+
+@dataclass(frozen=True)
+class BlockView:
+    """What a step reads. `row` (long, blocks): the batch row that owns the block, any for a free one.
+    `key_position` (long, blocks × BLOCK_TOKENS): where each key stands in its row, far beyond for a free block.
+    `position` (long, rows): where each row's new token stands."""
+
+    row: Tensor
+    key_position: Tensor
+    position: Tensor
+    _bias: dict[tuple[int | None, torch.device], Tensor] = field(default_factory=dict)
+
+    def bias(self, sliding_window: int | None, device: torch.device) -> Tensor:
+        """0 where a key is seen, hugely negative elsewhere: float32, blocks × 1 × 1 × BLOCK_TOKENS."""
+        known = self._bias.get((sliding_window, device))
+        if known is None:
+            known = self._bias[sliding_window, device] = self._make_bias(sliding_window).to(device)
+        return known
+
+    def _make_bias(self, sliding_window: int | None) -> Tensor:
+        query_position = self.position[self.row].unsqueeze(1)
+        is_seen = self.key_position <= query_position
+        if sliding_window is not None:
+            is_seen &= self.key_position > query_position - sliding_window
+        return torch.where(is_seen, 0.0, _MASKED)[:, None, None]
+
+
+@contextmanager
+def block_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Within it the model attends by blocks; outside it is as it was."""
+    config, own = model.config, model.config._attn_implementation
+    config._attn_implementation = BLOCK_ATTENTION
+    try:
+        yield
+    finally:
+        config._attn_implementation = own
+
+
+def attend(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    block_view: BlockView,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """query: rows × heads × 1 × size; key and value: blocks × key/value heads × BLOCK_TOKENS × size. Returns
+    rows × 1 × heads × size of a value. Softmax and sums are float32 at least."""
+    num_rows, num_heads, _, size = query.shape
+    row = block_view.row.to(query.device)
+    scores = _scores(query, key, row, size**-0.5 if scaling is None else scaling, softcap)
+    scores = scores + block_view.bias(sliding_window, query.device)
+    highest = _row_max(scores, row, num_rows)
+    weights = scores.sub_(highest[row].view(*scores.shape[:3], 1)).exp_()
+    total = _row_sum(weights.sum(-1).view(-1, num_heads), row, num_rows)
+    mixed = torch.matmul(weights.to(value.dtype), value).float().view(len(row), -1)
+    answer = _row_sum(mixed, row, num_rows).view(num_rows, num_heads, -1) / total.unsqueeze(-1)
+    return answer.to(query.dtype).unsqueeze(1), None
+
+
+def _scores(query: Tensor, key: Tensor, row: Tensor, scaling: float, softcap: float | None) -> Tensor:
+    """blocks × key/value heads × heads that share them × BLOCK_TOKENS, float32."""
+    num_blocks, num_kv_heads, _, size = key.shape
+    of_block = (query * scaling).flatten(1)[row].view(num_blocks, num_kv_heads, -1, size)
+    scores = torch.matmul(of_block, key.transpose(2, 3)).float()
+    return scores if softcap is None else torch.tanh(scores / softcap) * softcap
+
+
+def _row_max(scores: Tensor, row: Tensor, num_rows: int) -> Tensor:
+    of_block = scores.amax(-1).flatten(1)
+    highest = of_block.new_full((num_rows, of_block.shape[1]), _MASKED)
+    return highest.scatter_reduce_(0, row.unsqueeze(1).expand_as(of_block), of_block, "amax")
+
+
+def _row_sum(of_block: Tensor, row: Tensor, num_rows: int) -> Tensor:
+    return of_block.new_zeros(num_rows, of_block.shape[1]).index_add_(0, row, of_block)
+
+
+AttentionInterface.register(BLOCK_ATTENTION, attend)

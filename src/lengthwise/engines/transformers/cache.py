@@ -1,0 +1,202 @@
+"""Keys and values of all rows, in blocks.
+
+A block holds `BLOCK_TOKENS` consecutive positions of one row: position p of a row stands in the row's block
+p // BLOCK_TOKENS at place p % BLOCK_TOKENS. Blocks of different rows lie in any order in one preallocated tensor a
+layer, so rows have lengths of their own, nothing is padded, and nothing is copied when a row leaves. (The idea is
+vLLM's paged attention, arXiv 2309.06180; see `attention` for how it is read without a kernel of one's own.)
+
+    taken by a row   its keys and values, up to its position; what is behind is masked
+    free             finite rubbish, masked as a whole
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from lengthwise.engines.transformers.rows import Row
+
+# Two cores, 128 rows of 50–550 tokens, 8 heads of 32: 32, 64 and 128 take the same time within noise. Half a
+# block a row is lost: 32 tokens.
+BLOCK_TOKENS = 64
+
+
+def num_blocks_for(num_tokens: int) -> int:
+    return -(-num_tokens // BLOCK_TOKENS)
+
+
+class OutOfBlocks(Exception):
+    """More blocks were asked for than the key/value budget has left."""
+
+
+class FreeBlocks:
+    """The blocks that no row has, lowest first, so that the part of the cache that is read stays compact.
+
+    `num_touched` blocks, from the first, have ever been taken; at most `max_blocks` are given out.
+    """
+
+    def __init__(self, max_blocks: int) -> None:
+        self._max_blocks = max_blocks
+        self._returned: list[int] = []
+        self.num_touched = 0
+
+    def take(self, row: Row, num_tokens: int) -> None:
+        """Give the row blocks for `num_tokens` tokens in all. Raises OutOfBlocks, with nothing taken."""
+        wanted = num_blocks_for(num_tokens) - len(row.blocks)
+        if wanted > len(self._returned) + self._max_blocks - self.num_touched:
+            raise OutOfBlocks
+        row.blocks.extend(self._take() for _ in range(wanted))
+
+    def put_back(self, row: Row) -> None:
+        for block in row.blocks:
+            heapq.heappush(self._returned, block)
+        row.blocks = []
+
+    def compact(self, rows: Sequence[Row]) -> tuple[list[int], list[int]]:
+        """Move these rows, the only ones that have blocks, to the lowest: which blocks' contents go where."""
+        taken = {block for row in rows for block in row.blocks}
+        moved_to = dict(
+            zip(
+                sorted(block for block in taken if block >= len(taken)),
+                sorted(set(range(len(taken))) - taken),
+                strict=True,
+            )
+        )
+        for row in rows:
+            row.blocks = [moved_to.get(block, block) for block in row.blocks]
+        self._returned, self.num_touched = [], len(taken)
+        return list(moved_to), list(moved_to.values())
+
+    def _take(self) -> int:
+        if self._returned:
+            return heapq.heappop(self._returned)
+        self.num_touched += 1
+        return self.num_touched - 1
+
+
+@dataclass(frozen=True)
+class PromptWrite:
+    """Where the keys of right-padded prompts go: piece `piece[i]` of prompt `prompt[i]` to block `block[i]`."""
+
+    prompt: Tensor
+    piece: Tensor
+    block: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], device: torch.device) -> PromptWrite:
+        places = [
+            (index, piece, block)
+            for index, row in enumerate(rows)
+            for piece, block in enumerate(row.blocks[: num_blocks_for(row.position)])
+        ]
+        return cls(*torch.tensor(places, device=device).T)
+
+    def write(self, states: Tensor, blocks: Tensor) -> None:
+        """states: prompts × heads × tokens × size; blocks: blocks × heads × BLOCK_TOKENS × size."""
+        missing = -states.shape[2] % BLOCK_TOKENS
+        pieces = torch.nn.functional.pad(states, (0, 0, 0, missing)).unflatten(2, (-1, BLOCK_TOKENS))
+        to = blocks.device
+        blocks[self.block.to(to)] = pieces[self.prompt.to(to), :, self.piece.to(to)]
+
+
+@dataclass(frozen=True)
+class StepWrite:
+    """Where the keys of one new token a row go: block and place (long, n), and how many blocks are read then."""
+
+    block: Tensor
+    place: Tensor
+    num_read: int
+
+    def write(self, states: Tensor, blocks: Tensor) -> None:
+        """states: rows × heads × 1 × size; blocks: blocks × heads × BLOCK_TOKENS × size."""
+        to = blocks.device
+        blocks[self.block.to(to), :, self.place.to(to)] = states[:, :, 0]
+
+
+class BlockCache(Cache):  # type: ignore[misc]
+    """What `past_key_values` is to the model. Set `write` before each forward pass: it says where new keys go.
+
+    After a PromptWrite the layers see the prompts' own keys only (a prompt is always read whole); after a StepWrite
+    they see the first `num_read` blocks, for the block attention. Layers are allocated when they are first written
+    (their shapes and devices are then known) and grow as blocks are needed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(layer_class_to_replicate=partial(BlockLayer, self))
+        self.write: PromptWrite | StepWrite
+        self.num_blocks = 0
+
+    def resize(self, num_blocks: int) -> None:
+        """Have room for `num_blocks` blocks; what stands in the first of them is kept. One layer at a time is held
+        twice while it is copied. May be repeated when memory ended half-way."""
+        for layer in self.layers:
+            layer.resize(num_blocks)
+        self.num_blocks = num_blocks
+
+    def move(self, blocks: Sequence[int], to: Sequence[int]) -> None:
+        for layer in self.layers:
+            layer.keys[list(to)] = layer.keys[list(blocks)]
+            layer.values[list(to)] = layer.values[list(blocks)]
+
+    def clear(self, blocks: Sequence[int]) -> None:
+        """Overwrite blocks by zeros: a NaN in a masked place would otherwise spoil the next row that has it."""
+        for layer in self.layers:
+            layer.keys[list(blocks)] = 0
+            layer.values[list(blocks)] = 0
+
+
+class BlockLayer(CacheLayerMixin):  # type: ignore[misc]
+    """One layer's keys and values: blocks × heads × BLOCK_TOKENS × size of a head."""
+
+    is_sliding = False
+
+    def __init__(self, cache: BlockCache) -> None:
+        super().__init__()
+        self._cache = cache
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.keys = _zero_blocks(self._cache.num_blocks, key_states)
+        self.values = _zero_blocks(self._cache.num_blocks, value_states)
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        write = self._cache.write
+        write.write(key_states, self.keys)
+        write.write(value_states, self.values)
+        if isinstance(write, StepWrite):
+            return self.keys[: write.num_read], self.values[: write.num_read]
+        return key_states, value_states
+
+    def resize(self, num_blocks: int) -> None:
+        self.keys = _resized(self.keys, num_blocks)
+        self.values = _resized(self.values, num_blocks)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return query_length, 0
+
+    def get_seq_length(self) -> int:
+        return 0  # a prompt is always read whole; a step brings its own positions
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+def _zero_blocks(num_blocks: int, like: Tensor) -> Tensor:
+    _, num_heads, _, size = like.shape
+    return like.new_zeros(num_blocks, num_heads, BLOCK_TOKENS, size)
+
+
+def _resized(old: Tensor, num_blocks: int) -> Tensor:
+    new = old.new_zeros(num_blocks, *old.shape[1:])
+    kept = min(num_blocks, len(old))
+    new[:kept] = old[:kept]
+    return new

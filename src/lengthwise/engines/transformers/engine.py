@@ -1,0 +1,219 @@
+"""The engine for `transformers` models: enter → step → settle, with rows of their own length."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from lengthwise.engines.transformers.answer_text import AnswerText
+from lengthwise.engines.transformers.cache import BLOCK_TOKENS, OutOfBlocks
+from lengthwise.engines.transformers.forward import RowModel
+from lengthwise.engines.transformers.model import LoadedModel
+from lengthwise.engines.transformers.prompts import Prompts
+from lengthwise.engines.transformers.rows import Row
+from lengthwise.engines.transformers.sampling import INVALID_TOKEN, Sampler
+from lengthwise.errors import RequestError
+from lengthwise.types import Capabilities, Cut, ErrorInfo, Event, Failed, Finished, Prepared, Progress, Request
+
+_TOO_LARGE = (
+    "There is not enough memory for this request alone (prompt of {} tokens, answer of {} so far). Shorten the "
+    "prompt, lower max_tokens, or take a smaller dtype or a device with more memory."
+)
+
+
+@dataclass(frozen=True)
+class RowEngineConfig:
+    """How much the engine takes at once. Raises ValueError on a value that can't work."""
+
+    max_running: int = 64  # rows; on two cores a 4M-parameter model gains little beyond
+    kv_tokens: float = math.inf  # prompt and answer tokens in the cache at once; see `memory` for what fits
+    max_read_tokens: int = 4096  # padded prompt tokens in one forward pass: bounds the memory of entering
+    progress_interval_s: float = 0.5  # a person's eye, and a scheduler's, needs no more
+
+    def __post_init__(self) -> None:
+        for name in ("max_running", "kv_tokens", "max_read_tokens"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; the engine could run nothing. Give 1 or more.")
+        if not self.progress_interval_s >= 0:
+            raise ValueError(f"progress_interval_s is {self.progress_interval_s}; give 0 or more seconds.")
+
+
+class TransformersEngine:
+    """Answers of a `transformers` model, many rows at once, each entering and leaving when it likes.
+
+    Greedy answers in float32 are those of the request run alone, and a sampled answer depends on its seed only, up
+    to the rounding of sums that any change of batch brings (a tie, where it shows).
+
+    When the device runs out of memory, half of the rows (the newest) come back as Cut (`memory`) with the tokens
+    that they have, and `capabilities.max_running` becomes what is left; a row that does not fit alone fails
+    (`out_of_memory`). A row whose logits are no numbers fails (`nan_logits`).
+    """
+
+    def __init__(self, loaded: LoadedModel, prompts: Prompts, config: RowEngineConfig) -> None:
+        self.model = loaded.identity
+        self._loaded = loaded
+        self._prompts = prompts
+        self._config = config
+        self._max_running = config.max_running
+        self._eos = np.array(loaded.eos_token_ids, dtype=np.int64)
+        self._model = RowModel(loaded, _max_blocks(config, loaded.context_tokens), config.max_read_tokens)
+        self._waiting: list[Row] = []
+        self._running: list[Row] = []
+        self._sampler: Sampler | None = None  # of the rows that run; None when they have changed
+        self._ended: list[Event] = []
+        self._last_progress_s = -math.inf
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(max_running=self._max_running, kv_tokens=self._config.kv_tokens)
+
+    def prepare(self, requests: Sequence[Request]) -> list[Prepared | ErrorInfo]:
+        return self._prompts.prepare(requests)
+
+    def start(self, request: Request, tokens_so_far: Sequence[int], cap: int, priority: float | None) -> None:
+        try:
+            row = self._make_row(request, list(tokens_so_far), cap)
+        except RequestError as error:
+            self._ended.append(Failed(request.id, ErrorInfo.of(error)))
+            return
+        self._waiting.append(row)
+
+    def cancel(self, request_id: str) -> None:
+        for row in self._waiting + self._running:
+            if row.id == request_id:
+                self._cut(row, "cancelled")
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        """Let everything that was started enter, then step until a row ends or the time is over."""
+        deadline_s = time.monotonic() + timeout_s
+        while not self._ended and (self._waiting or self._running):
+            self._survive(self._enter)
+            self._survive(self._step)
+            if time.monotonic() >= deadline_s:
+                break
+        return self._take_events()
+
+    def close(self) -> None:
+        self._waiting, self._running, self._sampler = [], [], None
+        self._model.close()
+
+    # -- one row ------------------------------------------------------------------------------------------------
+
+    def _make_row(self, request: Request, tokens: list[int], cap: int) -> Row:
+        prompt = self._prompts.token_ids(request)
+        max_tokens = self._prompts.max_tokens(request, len(prompt))
+        stop = request.sampling.stop
+        text = AnswerText(self._loaded.tokenizer, stop, tokens) if stop else None
+        return Row(request.id, request.sampling, prompt, tokens, cap, max_tokens, text)
+
+    def _settle(self, row: Row, token: int, is_eos: bool) -> None:
+        """Take in the row's new token, and let the row go if that was its last."""
+        if token == INVALID_TOKEN:
+            return self._fail(row, "nan_logits", "The model's output is not a number. Try another dtype.", True)
+        row.tokens.append(token)
+        if is_eos or (row.text is not None and row.text.push(token)):
+            self._finish(row, "stop")
+        elif len(row.tokens) >= row.end:
+            self._reach_end(row)
+
+    def _reach_end(self, row: Row) -> None:
+        if len(row.tokens) >= row.max_tokens:
+            self._finish(row, "length")
+        else:
+            self._cut(row, "cap")
+
+    def _finish(self, row: Row, reason: Literal["stop", "length"]) -> None:
+        self._prompts.forget(row.id)
+        self._leave(row, Finished(row.id, self._text(row), reason, len(row.tokens)))
+
+    def _cut(self, row: Row, reason: Literal["cap", "cancelled", "memory"]) -> None:
+        self._leave(row, Cut(row.id, tuple(row.tokens), reason))
+
+    def _fail(self, row: Row, type: str, message: str, is_spoilt: bool = False) -> None:
+        self._prompts.forget(row.id)
+        self._leave(row, Failed(row.id, ErrorInfo(type, message)), is_spoilt)
+
+    def _leave(self, row: Row, event: Event, is_spoilt: bool = False) -> None:
+        if row in self._running:
+            self._running.remove(row)
+            self._sampler = None
+        else:
+            self._waiting.remove(row)
+        self._model.leave(row, is_spoilt)
+        self._ended.append(event)
+
+    def _text(self, row: Row) -> str:
+        if row.text is not None and row.text.is_stopped:
+            return row.text.text
+        return str(self._loaded.tokenizer.decode(row.tokens, skip_special_tokens=True))
+
+    # -- all rows -----------------------------------------------------------------------------------------------
+
+    def _enter(self) -> None:
+        for row in [row for row in self._waiting if len(row.tokens) >= row.end]:
+            self._reach_end(row)
+        if self._waiting:
+            self._model.read(self._waiting)
+            self._running += self._waiting
+            self._waiting, self._sampler = [], None
+
+    def _step(self) -> None:
+        if not self._running:
+            return
+        logits = self._model.step(self._running)
+        sampler = self._sampler or Sampler(self._running, logits.shape[1], logits.device)
+        num_tokens = np.array([len(row.tokens) for row in self._running], dtype=np.int64)
+        tokens = sampler.choose(logits, num_tokens).cpu().numpy()
+        self._sampler = sampler
+        is_eos = np.isin(tokens, self._eos)
+        for row, token, is_last in zip(list(self._running), tokens.tolist(), is_eos.tolist(), strict=True):
+            self._settle(row, token, is_last)
+
+    # -- memory -------------------------------------------------------------------------------------------------
+
+    def _survive(self, work: Callable[[], None]) -> None:
+        """Do the work; if memory ends, put rows back. The work changes no answer before all of it is done."""
+        try:
+            with torch.inference_mode():
+                return work()
+        except OutOfBlocks:
+            num_kept = len(self._waiting) + len(self._running) - 1
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            num_kept = (len(self._waiting) + len(self._running)) // 2
+            self._max_running = max(1, num_kept)
+        self._put_back(num_kept)  # outside the handlers, whose traceback holds the tensors that filled the memory
+
+    def _put_back(self, num_kept: int) -> None:
+        rows = self._running + self._waiting
+        if num_kept == 0:
+            self._fail(rows[0], "out_of_memory", _TOO_LARGE.format(len(rows[0].prompt), len(rows[0].tokens)))
+        for row in reversed(rows[max(1, num_kept) :]):
+            self._cut(row, "memory")
+        self._model.compact(self._running + self._waiting)
+
+    def _take_events(self) -> list[Event]:
+        events, self._ended = self._ended, []
+        now_s = time.monotonic()
+        if now_s - self._last_progress_s >= self._config.progress_interval_s:
+            self._last_progress_s = now_s
+            events += [Progress(row.id, len(row.tokens)) for row in self._running]
+        return events
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether the device ran out of memory: CUDA and MPS have a class for it, the CPU's allocator only a text."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _max_blocks(config: RowEngineConfig, context_tokens: int) -> int:
+    """Blocks for `kv_tokens`, at most what full rows need, and one more a row, whose last block is never full."""
+    tokens = min(config.kv_tokens, config.max_running * context_tokens)
+    return int(tokens // BLOCK_TOKENS) + config.max_running

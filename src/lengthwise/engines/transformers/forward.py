@@ -1,0 +1,130 @@
+"""The model's two kinds of forward pass: prompts go into the cache, and a step gives each row its next logits."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lengthwise.engines.transformers.attention import BlockView, block_attention
+from lengthwise.engines.transformers.cache import (
+    BLOCK_TOKENS,
+    BlockCache,
+    FreeBlocks,
+    PromptWrite,
+    StepWrite,
+)
+from lengthwise.engines.transformers.model import LoadedModel
+from lengthwise.engines.transformers.rows import Row
+
+_FAR = 2**40  # a position that no query reaches: the keys of a free block
+
+
+class RowModel:
+    """A model whose rows have lengths of their own.
+
+    A row's newest token is never in the cache: `read` takes in all before it, `step` puts it there and gives what
+    comes next. So logits are only ever made for one position a row, and a prompt and a cut answer enter alike.
+    """
+
+    def __init__(self, loaded: LoadedModel, max_blocks: int, max_read_tokens: int) -> None:
+        self._loaded = loaded
+        self._cache = BlockCache()
+        self._free = FreeBlocks(max_blocks)
+        self._max_read_tokens = max_read_tokens
+
+    def read(self, rows: Sequence[Row]) -> None:
+        """Let rows enter: their keys, all but the newest token's, go into the cache. Raises OutOfBlocks, or the
+        device's out-of-memory error; call `leave` for rows that have not entered then."""
+        for row in rows:
+            self._take_blocks(row)
+        for batch in self._batches([row for row in rows if row.position > 0]):
+            self._read(batch)
+
+    def step(self, rows: Sequence[Row]) -> Tensor:
+        """Logits of each row's next token, rows × vocabulary. Raises as `read`; may then be repeated."""
+        for row in rows:
+            self._take_blocks(row)
+        view, write = self._plan(rows)
+        self._cache.write = write
+        with block_attention(self._loaded.model):
+            out = self._loaded.model(
+                input_ids=torch.tensor([[row.last_token] for row in rows], device=self._loaded.device),
+                position_ids=view.position.unsqueeze(1),
+                past_key_values=self._cache,
+                use_cache=True,
+                block_view=view,
+            )
+        return out.logits[:, -1]
+
+    def leave(self, row: Row, is_spoilt: bool = False) -> None:
+        """Take the row's blocks back. `is_spoilt`: they may hold NaN, and are cleared."""
+        if is_spoilt:
+            self._cache.clear(row.blocks)
+        self._free.put_back(row)
+
+    def compact(self, rows: Sequence[Row]) -> None:
+        """Give up memory that these rows, the only ones that have blocks, do not need."""
+        self._cache.move(*self._free.compact(rows))
+        self._cache.resize(self._free.num_touched)
+        _release_memory(self._loaded.device)
+
+    def close(self) -> None:
+        self._cache = BlockCache()
+        _release_memory(self._loaded.device)
+
+    def _take_blocks(self, row: Row) -> None:
+        if len(row.blocks) * BLOCK_TOKENS > row.position:
+            return
+        self._free.take(row, row.position + 1)
+        if self._free.num_touched > self._cache.num_blocks:
+            self._cache.resize(self._free.num_touched * 5 // 4 + 16)
+
+    def _batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
+        """Rows of like length together, at most `max_read_tokens` padded tokens (or one row) at a time."""
+        batch: list[Row] = []
+        for row in sorted(rows, key=lambda row: row.position):
+            if batch and row.position * (len(batch) + 1) > self._max_read_tokens:
+                yield batch
+                batch = []
+            batch.append(row)
+        if batch:
+            yield batch
+
+    def _read(self, rows: list[Row]) -> None:
+        longest = max(row.position for row in rows)
+        ids = torch.zeros(len(rows), longest, dtype=torch.long)
+        for index, row in enumerate(rows):
+            ids[index, : row.position] = torch.tensor((row.prompt + row.tokens)[:-1])
+        self._cache.write = PromptWrite.of(rows, self._loaded.device)
+        self._loaded.model(
+            input_ids=ids.to(self._loaded.device),
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+
+    def _plan(self, rows: Sequence[Row]) -> tuple[BlockView, StepWrite]:
+        num_read = 1 + max(max(row.blocks) for row in rows)
+        owner = np.zeros(num_read, dtype=np.int64)
+        start = np.full(num_read, _FAR, dtype=np.int64)
+        for index, row in enumerate(rows):
+            owner[row.blocks] = index
+            start[row.blocks] = np.arange(len(row.blocks)) * BLOCK_TOKENS
+        position = np.array([row.position for row in rows], dtype=np.int64)
+        block = np.array([row.blocks[-1] for row in rows], dtype=np.int64)
+        key_position = start[:, None] + np.arange(BLOCK_TOKENS)
+        view = BlockView(self._send(owner), self._send(key_position), self._send(position))
+        return view, StepWrite(self._send(block), self._send(position % BLOCK_TOKENS), num_read)
+
+    def _send(self, array: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Tensor:
+        return torch.from_numpy(array).to(self._loaded.device)
+
+
+def _release_memory(device: torch.device) -> None:
+    gc.collect()
+    if device.type != "cpu":
+        torch.accelerator.empty_cache()
