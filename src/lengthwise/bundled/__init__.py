@@ -1,1 +1,11 @@
+"""Where the files that ship with the package lie: a small model, prompts, and the model's length predictor."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
+_FOLDER = Path(__file__).parent
+
+MODEL_DIR = _FOLDER / "model"
+PROMPTS_FILE = _FOLDER / "prompts.jsonl"
+PREDICTOR_DIR = _FOLDER / "predictor"

@@ -67,15 +67,17 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, wanted: str) -> ChatTemp
 class PromptEncoder:
     """Turns requests into prompt token ids with one tokenizer and one template (None: text as it is).
 
-    Calling it encodes one request and raises RequestError; `many` encodes in one batch (some ten times faster) and
-    puts the error at the request's place.
+    `max_token_id` is the last token that the model has, where its tokenizer has more. Calling it encodes one request
+    and raises RequestError; `many` encodes in one batch (some ten times faster) and puts the error at the request's
+    place.
     """
 
     tokenizer: PreTrainedTokenizerBase
     template: ChatTemplate | None
+    max_token_id: int | None = None
 
     def __call__(self, request: Request) -> list[int]:
-        return self._encode([self.render(request)])[0]
+        return self._known(self._encode([self.render(request)])[0])
 
     def many(self, requests: Sequence[Request]) -> list[list[int] | RequestError]:
         """One entry a request, in order: its ids, or why there are none. Never raises on content."""
@@ -120,15 +122,22 @@ class PromptEncoder:
         if not texts:
             return []
         try:
-            return [*self._encode(texts)]
+            encoded = self._encode(texts)
+            return [self._known(token_ids) for token_ids in encoded]
         except RequestError:
             return [self._encode_or_error(text) for text in texts]
 
     def _encode_or_error(self, text: str) -> list[int] | RequestError:
         try:
-            return self._encode([text])[0]
+            return self._known(self._encode([text])[0])
         except RequestError as error:
             return error
+
+    def _known(self, token_ids: list[int]) -> list[int]:
+        if self.max_token_id is not None and max(token_ids, default=0) > self.max_token_id:
+            message = f"The prompt gives token {max(token_ids)}; the model has none above {self.max_token_id}."
+            raise RequestError("invalid_request", message)
+        return token_ids
 
 
 # -- templates -------------------------------------------------------------------------------------------------
