@@ -257,7 +257,7 @@ def test_a_foreign_file_is_left_alone(tmp_path: Path, content: str) -> None:
         Journal.open(path).close()
         return
     with pytest.raises(JobError, match="no journal of lengthwise"):
-        Journal.open(path)
+        Journal.open(path, overwrite=True)
     assert path.read_text() == content
 
 
@@ -269,6 +269,7 @@ def test_an_unknown_header_is_refused(tmp_path: Path, content: str, said: str) -
     (tmp_path / "j").write_text(content)
     with pytest.raises(JobError, match=said):
         Journal.open(tmp_path / "j")
+    Journal.open(tmp_path / "j", overwrite=True).close()
 
 
 def test_a_job_that_never_began_leaves_no_file(tmp_path: Path) -> None:

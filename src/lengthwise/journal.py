@@ -83,22 +83,24 @@ class Journal:
     disk (`read`); memory holds an offset for each. One writer, one thread. Raises JobError for all that can go wrong.
     """
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path, descriptor: int, is_emptied: bool) -> None:
         self.path = path
         self.num_failed = 0
         self._fd = descriptor
         self._size = os.fstat(descriptor).st_size
         self._offsets: dict[int, int] = {}
         self._syncer: _Syncer | None = None
-        self.header = self._read_header()
+        self.header = self._read_header(is_emptied)
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Lock the journal at `path`; one that is not there is created, empty. Raises JobError if another process
-        holds it, if it can't be written, or if the file is no journal."""
+    def open(cls, path: Path, overwrite: bool = False) -> Self:
+        """Lock the journal at `path`; one that is not there is created, empty; `overwrite` empties one that is.
+
+        Raises JobError if another process holds it, if it can't be written, or if the file is no journal.
+        """
         descriptor = _open_locked(path)
         try:
-            return cls(path, descriptor)
+            return cls(path, descriptor, overwrite)
         except BaseException:
             os.close(descriptor)
             raise
@@ -179,14 +181,14 @@ class Journal:
 
     # -- how ---------------------------------------------------------------------------------------------------
 
-    def _read_header(self) -> Header | None:
+    def _read_header(self, is_emptied: bool) -> Header | None:
         """The header, or None if the file is empty or was torn while its header was written: nothing is finished."""
         first = next((line for _, _, line in self._lines()), b"")
         if not first.startswith(_MAGIC) and not _MAGIC.startswith(first):
             raise JobError(
                 f"{self.path} is no journal of lengthwise; it is left alone. Move it away or use another -o."
             )
-        if first.endswith(b"\n"):
+        if first.endswith(b"\n") and not is_emptied:
             return _parse_header(first, self.path)
         self.reset()
         return None

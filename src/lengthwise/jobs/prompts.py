@@ -1,0 +1,70 @@
+"""A JSON row → its prompt: `prompt`, `messages`, or `instruction` and `input`.
+
+Shared with whoever reads the same data elsewhere: `instruction_prompt` is the one place that joins the two.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lengthwise.errors import RequestError
+from lengthwise.jobs.values import Fields, text, wrong
+from lengthwise.types import Message
+
+PROMPT_FIELDS = ("prompt", "messages", "instruction")
+ROLES = ("system", "user", "assistant")
+
+
+def prompt_of(fields: Fields) -> str | tuple[Message, ...]:
+    """The row's prompt. Raises RequestError if it has none, an empty one, or more than one."""
+    given = [name for name in PROMPT_FIELDS if fields.get(name) is not None]
+    if not given:
+        raise RequestError("missing_prompt", "The row has no prompt, messages or instruction: nothing to answer.")
+    if len(given) > 1:
+        raise RequestError("invalid_request", f"The row has {' and '.join(given)}: which is the prompt? Keep one.")
+    if given == ["messages"]:
+        return _messages(fields["messages"])
+    prompt = text(fields, given[0])
+    if not prompt.strip():
+        raise RequestError("missing_prompt", f"{given[0]} is empty: there is nothing to answer.")
+    return prompt if given == ["prompt"] else instruction_prompt(prompt, _input(fields))
+
+
+def instruction_prompt(instruction: str, input: str = "") -> str:
+    """An instruction and the text that it is about, as the paper's data joins them: on the next line."""
+    return f"{instruction}\n{input}" if input else instruction
+
+
+def _input(fields: Fields) -> str:
+    return "" if fields.get("input") is None else text(fields, "input")
+
+
+def _messages(value: Any) -> tuple[Message, ...]:
+    if not isinstance(value, list) or not value:
+        raise wrong("messages", value, "a list of messages, at least one")
+    messages = tuple(_message(message, f"messages[{index}]") for index, message in enumerate(value))
+    if not any(message["content"].strip() for message in messages):
+        raise RequestError("missing_prompt", "All messages are empty: there is nothing to answer.")
+    return messages
+
+
+def _message(message: Any, name: str) -> Message:
+    if not isinstance(message, dict):
+        raise wrong(name, message, "an object with role and content")
+    unsupported = sorted(message.keys() - {"role", "content", "name"})
+    if unsupported:
+        raise RequestError("unsupported_parameter", f"{name} has {', '.join(unsupported)}, which can't be honoured.")
+    if message.get("role") not in ROLES:
+        raise wrong(f"{name}.role", message.get("role"), "system, user or assistant")
+    return {**message, "content": _content(message.get("content"), f"{name}.content")}
+
+
+def _content(content: Any, name: str) -> str:
+    """A text, or the API's list of parts, if all are texts."""
+    if not isinstance(content, list):
+        return text({name: content}, name)
+    for part in content:
+        if not isinstance(part, dict) or part.get("type") != "text":
+            kind = part.get("type") if isinstance(part, dict) else part
+            raise RequestError("unsupported_parameter", f"{name} has a part of type {kind!r}; only texts can be read.")
+    return "".join(text(part, "text") if "text" in part else "" for part in content)

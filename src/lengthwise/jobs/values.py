@@ -1,0 +1,96 @@
+"""One field of a JSON row, checked: a value of the wrong type is an error of its row, never guessed at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from lengthwise.errors import RequestError
+from lengthwise.types import SamplingParams
+
+Fields = Mapping[str, Any]
+
+_NUMBERS = ("temperature", "top_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+_COUNTS = ("top_k", "seed")
+SAMPLING_FIELDS = frozenset({*_NUMBERS, *_COUNTS, "stop"})
+_MAX_SEED = 2**63 - 1  # what samplers and JSON readers elsewhere can hold
+
+
+def wrong(name: str, value: Any, wanted: str) -> RequestError:
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else f"{shown[:60]}…"
+    return RequestError("invalid_request", f"{name} is {shown}; it must be {wanted}.")
+
+
+def text(fields: Fields, name: str) -> str:
+    """A text that can be written as UTF-8."""
+    value = fields[name]
+    if not isinstance(value, str):
+        raise wrong(name, value, "a text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        at = error.start + 1
+        raise RequestError("invalid_encoding", f"{name} has half a surrogate pair at its character {at}.") from error
+    return value
+
+
+def count(fields: Fields, name: str) -> int | None:
+    """A whole number; None where there is none or null."""
+    value = fields.get(name)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise wrong(name, value, "a whole number")
+    return value
+
+
+def number(fields: Fields, name: str) -> float | None:
+    """A number; None where there is none or null. Its range is checked by whoever takes it."""
+    value = fields.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise wrong(name, value, "a number")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise wrong(name, value, "a finite number") from error
+
+
+def max_tokens(fields: Fields) -> int | None:
+    value = count(fields, "max_tokens")
+    if value is not None and value < 1:
+        raise wrong("max_tokens", value, "1 or more")
+    return value
+
+
+def row_id(fields: Fields) -> str | None:
+    """A row's own id, as text; None where it gives none."""
+    value = fields.get("id")
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not value:
+        raise wrong("id", value, "a text or a whole number")
+    return text(fields, "id")
+
+
+def sampling(fields: Fields, defaults: SamplingParams) -> SamplingParams:
+    """The job's sampling parameters with the row's own in their place. Raises RequestError on a value out of range."""
+    own: dict[str, Any] = {name: number(fields, name) for name in _NUMBERS}
+    own |= {name: count(fields, name) for name in _COUNTS}
+    own["stop"] = _stop(fields)
+    if own["seed"] is not None and not 0 <= own["seed"] <= _MAX_SEED:
+        raise wrong("seed", own["seed"], f"from 0 to {_MAX_SEED}")
+    return replace(defaults, **{name: value for name, value in own.items() if value is not None})
+
+
+def _stop(fields: Fields) -> tuple[str, ...] | None:
+    value = fields.get("stop")
+    if value is None:
+        return None
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
+        raise wrong("stop", value, "a text or a list of texts")
+    return tuple(texts)

@@ -1,0 +1,324 @@
+"""Reading prompts: each format, each bad row beside good ones, each file that is wrong as a whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lengthwise.errors import InputError
+from lengthwise.jobs.ids import resolve_ids
+from lengthwise.jobs.lines import Lines, find_format
+from lengthwise.jobs.rows import Row, read_rows
+from lengthwise.types import ErrorInfo, Request, SamplingParams
+
+DEFAULTS = SamplingParams(temperature=0.5, stop=("END",))
+
+
+def rows_of(path: Path, content: str | bytes, asked: str = "auto") -> list[Row]:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    found = find_format(path, asked)  # type: ignore[arg-type]
+    return resolve_ids(list(read_rows(Lines(path), found, DEFAULTS)), path)
+
+
+def request_of(path: Path, fields: object) -> Request:
+    [row] = rows_of(path, json.dumps(fields))
+    assert isinstance(row.content, Request), row.content
+    return row.content
+
+
+@pytest.fixture
+def jsonl(tmp_path: Path) -> Path:
+    return tmp_path / "prompts.jsonl"
+
+
+@pytest.fixture
+def txt(tmp_path: Path) -> Path:
+    return tmp_path / "prompts.txt"
+
+
+class TestPrompts:
+    """The three forms of a JSON row, and text."""
+
+    def test_prompt(self, jsonl: Path) -> None:
+        """A prompt, with the line number as id and the job's sampling."""
+        assert request_of(jsonl, {"prompt": "Hello"}) == Request("1", "Hello", DEFAULTS)
+
+    def test_messages(self, jsonl: Path) -> None:
+        """Chat messages stay messages, in order."""
+        chat = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Hello"}]
+        assert request_of(jsonl, {"messages": chat}).prompt == tuple(chat)
+
+    def test_parts_of_text_are_one_text(self, jsonl: Path) -> None:
+        """The API's list of text parts is the text that they make."""
+        parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
+        request = request_of(jsonl, {"messages": [{"role": "user", "content": parts}]})
+        assert request.prompt == ({"role": "user", "content": "Hello"},)
+
+    def test_instruction_and_input(self, jsonl: Path) -> None:
+        """Alpaca's fields: the input stands on the next line; an empty one or none is left out."""
+        assert request_of(jsonl, {"instruction": "Sum up.", "input": "Long text"}).prompt == "Sum up.\nLong text"
+        for empty in ({}, {"input": ""}, {"input": None}):
+            assert request_of(jsonl, {"instruction": "Sum up.", **empty}).prompt == "Sum up."
+
+    def test_further_fields_are_metadata(self, jsonl: Path) -> None:
+        """What is neither prompt nor setting is carried along, whatever it is."""
+        fields = {"id": "a", "instruction": "Go", "input": "x", "L_gt": 54, "tags": [None, {"n": 1}], "n": 3}
+        assert request_of(jsonl, fields).metadata == {"L_gt": 54, "tags": [None, {"n": 1}], "n": 3}
+        assert request_of(jsonl, {"prompt": "Go", "input": "x"}).metadata == {"input": "x"}
+
+    def test_text_is_a_line_a_prompt(self, txt: Path) -> None:
+        """Blank lines are no prompts and don't shift ids; JSON in a text file is text."""
+        rows = rows_of(txt, 'First\n\n  \n{"prompt": "x"}\nLast')
+        assert [(row.id, row.line) for row in rows] == [("1", 1), ("4", 4), ("5", 5)]
+        assert [row.content.prompt for row in rows] == ["First", '{"prompt": "x"}', "Last"]  # type: ignore[union-attr]
+
+    def test_byte_order_mark_and_carriage_returns_are_dropped(self, jsonl: Path, txt: Path) -> None:
+        """Files from Windows read like others."""
+        assert [row.id for row in rows_of(jsonl, b'\xef\xbb\xbf{"prompt": "a"}\r\n\r\n{"prompt": "b"}\r\n')] == [
+            "1",
+            "3",
+        ]
+        [row] = rows_of(txt, b"\xef\xbb\xbfHello\r\n")
+        assert isinstance(row.content, Request)
+        assert row.content.prompt == "Hello"
+
+    def test_only_line_feeds_end_a_line(self, jsonl: Path, txt: Path) -> None:
+        """Unicode's own line separators stand inside prompts."""
+        assert request_of(jsonl, {"prompt": "a\u2028b\x0cc\x85d"}).prompt == "a\u2028b\x0cc\x85d"
+        assert len(rows_of(txt, "a\u2028b\x0cc\x85d")) == 1
+
+
+class TestSettings:
+    """A row's own settings beat the job's."""
+
+    def test_each_setting(self, jsonl: Path) -> None:
+        """Every sampling field and the limit can be a row's own; a stop may be one text or several."""
+        own = {
+            "temperature": 1,
+            "top_p": 0.9,
+            "top_k": 40,
+            "repetition_penalty": 1.1,
+            "presence_penalty": 0.5,
+            "frequency_penalty": -0.5,
+            "seed": 7,
+        }
+        request = request_of(jsonl, {"prompt": "x", "max_tokens": 9, "stop": "FIN", **own})
+        assert request.sampling == SamplingParams(**own, stop=("FIN",))
+        assert request.max_tokens == 9
+        assert request.metadata == {}
+        assert request_of(jsonl, {"prompt": "x", "stop": ["a", "b"]}).sampling.stop == ("a", "b")
+
+    def test_every_field_of_sampling_params_is_read(self) -> None:
+        """A parameter that is added to SamplingParams must be readable from a row."""
+        from lengthwise.jobs.values import SAMPLING_FIELDS
+
+        assert set(SamplingParams.__dataclass_fields__) == SAMPLING_FIELDS
+
+    def test_null_is_left_out(self, jsonl: Path) -> None:
+        """null means the job's default, in every field."""
+        fields = {"prompt": "x", "id": None, "temperature": None, "stop": None, "max_tokens": None, "tools": None}
+        assert request_of(jsonl, fields).sampling == DEFAULTS
+
+    def test_ids_may_be_numbers(self, jsonl: Path) -> None:
+        """A whole number is an id, too, as text."""
+        assert request_of(jsonl, {"id": 17, "prompt": "x"}).id == "17"
+
+
+USER = {"role": "user", "content": "Hi"}
+BAD_ROWS = {
+    "no json": ("{prompt: x}", "invalid_json", "no JSON"),
+    "cut json": ('{"prompt": "x', "invalid_json", "no JSON"),
+    "null": ("null", "invalid_json", "null"),
+    "list": ('["x"]', "invalid_json", "a list"),
+    "number": ("17", "invalid_json", "a number"),
+    "text": ('"x"', "invalid_json", "a text"),
+    "nested too deep": ('{"prompt": ' + "[" * 100_000, "invalid_json", "no JSON"),
+    "number of 5,000 digits": ('{"prompt": "x", "seed": ' + "1" * 5000 + "}", "invalid_json", "no JSON"),
+    "no prompt": ({"text": "x"}, "missing_prompt", "no prompt"),
+    "prompt null": ({"prompt": None}, "missing_prompt", "no prompt"),
+    "prompt empty": ({"prompt": " \n"}, "missing_prompt", "empty"),
+    "prompt a number": ({"prompt": 5}, "invalid_request", "prompt is 5"),
+    "prompt a list": ({"prompt": ["x"]}, "invalid_request", "must be a text"),
+    "two prompts": ({"prompt": "x", "messages": [USER]}, "invalid_request", "prompt and messages"),
+    "half a surrogate": ('{"prompt": "a\\ud800"}', "invalid_encoding", "character 2"),
+    "input a list": ({"instruction": "x", "input": []}, "invalid_request", "input"),
+    "messages empty": ({"messages": []}, "invalid_request", "at least one"),
+    "messages a text": ({"messages": "Hi"}, "invalid_request", "list of messages"),
+    "message a text": ({"messages": ["Hi"]}, "invalid_request", r"messages\[0\]"),
+    "unknown role": (
+        {"messages": [USER, {"role": "robot", "content": "x"}]},
+        "invalid_request",
+        r"\[1\]\.role is 'robot'",
+    ),
+    "role a list": ({"messages": [{"role": [], "content": "x"}]}, "invalid_request", "role"),
+    "no role": ({"messages": [{"content": "x"}]}, "invalid_request", "role is None"),
+    "no content": ({"messages": [{"role": "user"}]}, "invalid_request", "content is None"),
+    "contents empty": ({"messages": [{"role": "user", "content": ""}]}, "missing_prompt", "empty"),
+    "image": (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+        "unsupported_parameter",
+        "image_url",
+    ),
+    "tool calls": ({"messages": [{**USER, "tool_calls": []}]}, "unsupported_parameter", "tool_calls"),
+    "max_tokens 0": ({"prompt": "x", "max_tokens": 0}, "invalid_request", "max_tokens is 0.*1 or more"),
+    "max_tokens negative": ({"prompt": "x", "max_tokens": -5}, "invalid_request", "max_tokens is -5"),
+    "max_tokens true": ({"prompt": "x", "max_tokens": True}, "invalid_request", "max_tokens is True"),
+    "max_tokens 2.0": ({"prompt": "x", "max_tokens": 2.0}, "invalid_request", "whole number"),
+    "max_tokens text": ({"prompt": "x", "max_tokens": "9"}, "invalid_request", "whole number"),
+    "temperature nan": ('{"prompt": "x", "temperature": NaN}', "invalid_request", "temperature is nan"),
+    "temperature infinite": ('{"prompt": "x", "temperature": 1e999}', "invalid_request", "temperature is inf"),
+    "temperature huge": ('{"prompt": "x", "temperature": 1' + "0" * 400 + "}", "invalid_request", "finite"),
+    "temperature negative": ({"prompt": "x", "temperature": -1}, "invalid_request", "temperature is -1"),
+    "temperature text": ({"prompt": "x", "temperature": "hot"}, "invalid_request", "a number"),
+    "temperature true": ({"prompt": "x", "temperature": True}, "invalid_request", "a number"),
+    "top_p 0": ({"prompt": "x", "top_p": 0}, "invalid_request", "top_p"),
+    "top_k 0": ({"prompt": "x", "top_k": 0}, "invalid_request", "top_k"),
+    "stop a number": ({"prompt": "x", "stop": 5}, "invalid_request", "stop is 5"),
+    "stop of numbers": ({"prompt": "x", "stop": [5]}, "invalid_request", "stop"),
+    "stop empty": ({"prompt": "x", "stop": [""]}, "invalid_request", "stop"),
+    "seed negative": ({"prompt": "x", "seed": -1}, "invalid_request", "seed"),
+    "seed too large": ({"prompt": "x", "seed": 2**63}, "invalid_request", "seed"),
+    "id a list": ({"prompt": "x", "id": []}, "invalid_request", "id is"),
+    "id true": ({"prompt": "x", "id": True}, "invalid_request", "id is"),
+    "id empty": ({"prompt": "x", "id": ""}, "invalid_request", "id is"),
+    "two answers": ({"prompt": "x", "n": 2}, "unsupported_parameter", "n is 2"),
+    "tools": ({"messages": [USER], "tools": [{}]}, "unsupported_parameter", "tools"),
+    "logprobs": ({"prompt": "x", "logprobs": 5}, "unsupported_parameter", "logprobs"),
+    "other name of the limit": ({"prompt": "x", "max_completion_tokens": 5}, "invalid_request", "given as max_tokens"),
+    "no utf-8": (b'{"prompt": "\xff"}', "invalid_encoding", "not UTF-8.*byte 13"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_a_bad_row_is_an_error_that_names_its_line_and_stops_no_other(jsonl: Path, name: str) -> None:
+    """Each bad row: a stable type, a message with the value, its line; the rows around it are read."""
+    bad, kind, said = BAD_ROWS[name]
+    line = bad if isinstance(bad, bytes) else (bad if isinstance(bad, str) else json.dumps(bad)).encode()
+    first, row, last = rows_of(jsonl, b'{"prompt": "first"}\n' + line + b'\n{"prompt": "last"}\n')
+    assert isinstance(row.content, ErrorInfo)
+    assert (row.content.type, row.content.line, row.id) == (kind, 2, "2")
+    assert re.search(said, row.content.message), row.content.message
+    assert len(row.content.message) < 400, "one sentence, also for a long value"
+    assert isinstance(first.content, Request)
+    assert isinstance(last.content, Request)
+
+
+def test_a_bad_row_keeps_its_id_and_metadata(jsonl: Path) -> None:
+    """What can be read of a bad row stands in its answer line."""
+    [row] = rows_of(jsonl, json.dumps({"id": "a", "prompt": "x", "max_tokens": 0, "topic": "tea"}))
+    assert (row.id, row.metadata) == ("a", {"topic": "tea"})
+
+
+def test_values_that_ask_for_nothing_are_taken(jsonl: Path) -> None:
+    """Fields that can't be honoured are fine as long as they ask for what happens anyway."""
+    fields = {"prompt": "x", "n": 1, "logprobs": False, "tools": [], "response_format": {"type": "text"}}
+    assert request_of(jsonl, fields).prompt == "x"
+
+
+class TestIds:
+    """Ids all differ."""
+
+    def test_doubled_ids_name_both_lines(self, jsonl: Path) -> None:
+        """A file with the same id twice is refused as a whole; numbers and texts are the same id."""
+        with pytest.raises(InputError, match="lines 2 and 3 have the same id '7'"):
+            rows_of(jsonl, '{"prompt": "x"}\n{"id": "7", "prompt": "x"}\n{"id": 7, "prompt": "y"}')
+
+    def test_a_line_number_gives_way_to_a_given_id(self, jsonl: Path) -> None:
+        """A bad line has only its number; a row that was given this number as its id must not suffer."""
+        rows = rows_of(jsonl, 'no json\n{"id": 1, "prompt": "x"}\n{"prompt": "y"}')
+        assert [row.id for row in rows] == ["line-1", "1", "3"]
+        renamed = rows_of(jsonl, '{"prompt": "x"}\n{"id": 1, "prompt": "x"}')[0]
+        assert isinstance(renamed.content, Request)
+        assert renamed.content.id == renamed.id == "line-1"
+
+
+class TestFormat:
+    """Which format a file has."""
+
+    @pytest.mark.parametrize(
+        ("name", "content", "asked", "wanted"),
+        [
+            ("a.jsonl", "Hello", "auto", "jsonl"),
+            ("a.NDJSON", "Hello", "auto", "jsonl"),
+            ("a.json", '{"prompt": "x"}', "auto", "jsonl"),
+            ("a.txt", '{"prompt": "x"}', "auto", "text"),
+            ("a.prompts", '\n \n {"prompt": "x"}', "auto", "jsonl"),
+            ("a", "Hello {}", "auto", "text"),
+            ("a.jsonl", "Hello", "text", "text"),
+            ("a.txt", '{"prompt": "x"}', "jsonl", "jsonl"),
+        ],
+    )
+    def test_by_request_suffix_or_first_character(
+        self, tmp_path: Path, name: str, content: str, asked: str, wanted: str
+    ) -> None:
+        """As asked, else by the suffix, else an object in front means JSONL."""
+        (tmp_path / name).write_text(content)
+        assert find_format(tmp_path / name, asked) == wanted  # type: ignore[arg-type]
+
+
+class TestWrongAsAWhole:
+    """Files that are refused before any work, in one sentence with a way out."""
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            (b"", "is empty"),
+            (b"\xef\xbb\xbf \n\r\n", "is empty"),
+            ("x".encode("utf-16"), "UTF-16; convert"),
+            (b'[{"prompt": "x"}]', "one JSON array.*jq"),
+        ],
+    )
+    def test_content(self, tmp_path: Path, content: bytes, said: str) -> None:
+        """No prompt at all, another encoding, an array."""
+        (tmp_path / "a.json").write_bytes(content)
+        with pytest.raises(InputError, match=said):
+            find_format(tmp_path / "a.json", "auto")
+
+    def test_what_is_no_file(self, tmp_path: Path) -> None:
+        """Missing, a directory, a pipe (a resumed job must read it again)."""
+        os.mkfifo(tmp_path / "pipe")
+        for path, said in (("nowhere", "does not exist"), (".", "is a directory"), ("pipe", "no regular file")):
+            with pytest.raises(InputError, match=said):
+                find_format(tmp_path / path, "auto")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+names = st.sampled_from(
+    ["id", "prompt", "messages", "instruction", "input", "max_tokens", "temperature", "stop", "seed", "n"]
+)
+
+
+@settings(max_examples=200)
+@given(st.dictionaries(names | st.text(max_size=3), json_values, max_size=6))
+def test_any_object_is_a_request_or_an_error(fields: dict[str, object]) -> None:
+    """Whatever stands in a row, reading it raises nothing and gives a request or an error with its line."""
+    from lengthwise.jobs.lines import Line
+    from lengthwise.jobs.rows import _json_row
+
+    row = _json_row(Line(3, json.dumps(fields)), json.dumps(fields), DEFAULTS)
+    assert isinstance(row.content, Request) or (row.content.line == 3 and row.content.message)
+
+
+@given(st.lists(st.binary(max_size=30), max_size=6))
+def test_any_bytes_are_lines(tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes]) -> None:
+    """Lines have their true numbers, and the digest is that of the whole file."""
+    path = tmp_path_factory.mktemp("bytes") / "f"
+    content = b"\n".join(pieces)
+    path.write_bytes(content)
+    lines = Lines(path)
+    numbers = [line.number for line in lines]
+    assert lines.sha256 == hashlib.sha256(content).hexdigest()
+    blank = [number for number, piece in enumerate(content.split(b"\n"), 1) if not piece.strip()]
+    assert {*numbers}.isdisjoint(set(blank) - {1})
+    assert len(numbers) >= len(content.split(b"\n")) - len(blank) - 1
