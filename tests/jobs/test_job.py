@@ -1,0 +1,396 @@
+"""A job: each row once and in order, whatever happened before; nothing that is not its own is written over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lengthwise.engines.replay import ReplayConfig, ReplayEngine
+from lengthwise.errors import EngineError, InputError, JobError, UsageError
+from lengthwise.jobs import Job, JobOptions, JobResult
+from lengthwise.pipeline import Pipeline
+from lengthwise.scheduling.arrival import ArrivalScheduler
+from lengthwise.testing import NoisyOracle, recorded_lengths
+from lengthwise.types import Capabilities, Event, SamplingParams
+
+LENGTHS = recorded_lengths(40)
+
+
+class BreakingEngine(ReplayEngine):
+    """Breaks down after so many polls, as a device that falls out does."""
+
+    polls_left = 8
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        self.polls_left -= 1
+        if self.polls_left < 0:
+            raise EngineError("The device is gone.")
+        return super().poll(timeout_s)
+
+
+class OtherModel(ReplayEngine):
+    model = "another"
+
+
+def pipeline(engine: type[ReplayEngine] = ReplayEngine) -> Pipeline:
+    made = engine(LENGTHS, ReplayConfig(Capabilities(max_running=4)))
+    return Pipeline(engine=made, predictor=NoisyOracle(LENGTHS, 0.5), scheduler=ArrivalScheduler(batch_size=4))
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> JobOptions:
+    """A job of 40 requests, a bad row before the sixth, and metadata in each."""
+    lines = [json.dumps({"id": name, "prompt": f"Prompt {name}", "row": i}) for i, name in enumerate(LENGTHS)]
+    lines.insert(5, "no json")
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
+    return JobOptions(tmp_path / "prompts.jsonl", tmp_path / "answers.jsonl")
+
+
+def run(options: JobOptions, made: Pipeline | None = None) -> JobResult:
+    with Job.open(options) as job, made or pipeline() as running:
+        return job.run(running)
+
+
+def run_some(options: JobOptions, num: int) -> None:
+    """Run until `num` requests are finished, then stop."""
+    with Job.open(options) as job, pipeline() as running:
+
+        class Stopping(Pipeline):
+            def stream(self, requests: Any) -> Iterator[Any]:
+                for position, completion in enumerate(running.stream(requests)):
+                    if position == num:
+                        return
+                    yield completion
+
+        job.run(Stopping(engine=running.engine, predictor=running.predictor, scheduler=ArrivalScheduler(batch_size=4)))
+
+
+def answers(options: JobOptions) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in options.answers.read_text().split("\n")[:-1]]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+class TestAnswers:
+    """What stands in the answers file."""
+
+    def test_each_row_once_in_input_order(self, options: JobOptions) -> None:
+        """Every row has its own answer at its own place, the bad one an error."""
+        result = run(options)
+        assert result == JobResult("done", 41, 41, 1, 0)
+        rows = answers(options)
+        wanted = [*LENGTHS]
+        wanted.insert(5, "6")
+        assert [row["id"] for row in rows] == wanted
+        for row in rows[:5] + rows[6:]:
+            tokens = min(512, LENGTHS[row["id"]])
+            assert row["text"] == f"{row['id']}: {tokens} tokens"
+            assert row["usage"]["completion_tokens"] == tokens
+            assert row["metadata"] == {"row": [*LENGTHS].index(row["id"])}
+
+    def test_the_fields_of_a_line(self, options: JobOptions) -> None:
+        """An answer and an error have exactly these fields."""
+        run(options)
+        good, bad = answers(options)[0], answers(options)[5]
+        assert list(good) == ["id", "text", "finish_reason", "usage", "predicted_tokens", "metadata"]
+        assert list(good["usage"]) == ["prompt_tokens", "completion_tokens", "recomputed_tokens"]
+        assert list(good["predicted_tokens"]) == ["p50", "p90"]
+        assert all(isinstance(value, int) for value in good["predicted_tokens"].values())
+        assert list(bad) == ["id", "text", "finish_reason", "usage", "predicted_tokens", "error"]
+        assert (bad["finish_reason"], bad["text"], bad["predicted_tokens"]) == ("error", "", None)
+        assert bad["error"]["type"] == "invalid_json"
+        assert bad["error"]["line"] == 6
+
+    def test_a_request_that_the_engine_refuses_has_its_line(self, options: JobOptions) -> None:
+        """An error from the engine names the line of the file, and the others go on."""
+        with options.prompts.open("a") as file:
+            file.write('\n{"id": "new", "prompt": "without a recorded length"}')
+        assert run(options) == JobResult("done", 42, 42, 2, 0)
+        assert answers(options)[-1]["error"] == {
+            "type": "no_recorded_length",
+            "message": "No length is recorded for request 'new'.",
+            "line": 42,
+        }
+
+    def test_odd_metadata_comes_back_as_json(self, tmp_path: Path) -> None:
+        """NaN is null, half a surrogate pair an escape, other text as it is: the file stays JSON in UTF-8."""
+        (tmp_path / "p.jsonl").write_text(
+            '{"id": "r1", "prompt": "x", "nan": [NaN, {"a": -Infinity}], "bad": "\\ud800", "text": "行\u2028"}\n'
+            '{"id": "r2", "prompt": "x", "text": "行"}\n',
+            encoding="utf-8",
+        )
+        options = JobOptions(tmp_path / "p.jsonl", tmp_path / "a.jsonl")
+        run(options)
+        first, second = options.answers.read_bytes().decode().split("\n")[:2]
+        wanted = {"nan": [None, {"a": None}], "bad": "\ud800", "text": "行\u2028"}
+        assert json.loads(first, parse_constant=lambda name: pytest.fail(name))["metadata"] == wanted
+        assert "行" in second
+
+    def test_only_the_answers_and_a_short_journal_are_left(self, options: JobOptions) -> None:
+        """When the job is done, nothing temporary stays, and the journal is one line."""
+        run(options)
+        assert names(options.answers.parent) == ["answers.jsonl", "answers.jsonl.journal", "prompts.jsonl"]
+        assert options.journal.read_bytes().count(b"\n") == 1
+
+    def test_while_it_runs_there_is_no_answers_file(self, options: JobOptions) -> None:
+        """Answers appear whole or not at all."""
+        run_some(options, 10)
+        assert names(options.answers.parent) == ["answers.jsonl.journal", "prompts.jsonl"]
+
+
+class TestResuming:
+    """A job goes on where it stopped."""
+
+    def test_what_is_finished_is_not_run_again(self, options: JobOptions) -> None:
+        """The rest is run, and the answers equal those of an uninterrupted run."""
+        run(replace(options, answers=options.answers.with_name("whole.jsonl")))
+        run_some(options, 15)
+        running = pipeline()
+        result = run(options, running)
+        assert result == JobResult("done", 41, 41, 1, 15)
+        assert running.counts.num_requests == 25
+        assert [(row["id"], row["text"]) for row in answers(options)] == [
+            (row["id"], row["text"])
+            for row in answers(replace(options, answers=options.answers.with_name("whole.jsonl")))
+        ]
+
+    def test_stop_ends_a_run_and_keeps_what_is_finished(self, options: JobOptions) -> None:
+        """A stop, as Ctrl-C gives it, ends the run early with all that was finished on disk."""
+        with Job.open(options) as job, pipeline() as running:
+            append = job._journal.append
+
+            def append_and_stop(index: int, completion: Any) -> None:
+                append(index, completion)
+                if len(job._journal) == 10:
+                    job.stop()
+
+            job._journal.append = append_and_stop  # type: ignore[method-assign]
+            result = job.run(running)
+        assert result.status == "interrupted"
+        assert 11 <= result.num_finished < 41
+        assert run(options).num_resumed == result.num_finished - 1
+
+    def test_a_stop_before_the_first_step_counts(self, options: JobOptions) -> None:
+        """Ctrl-C while the run begins is not lost: nothing is started."""
+        with Job.open(options) as job, pipeline() as running:
+            job.stop()
+            assert job.run(running).num_finished == 1, "the bad row only"
+            assert running.counts.num_finished == 0
+
+    def test_a_broken_engine_says_how_to_go_on(self, options: JobOptions) -> None:
+        """EngineError passes, with what is safe; the same command goes on with the rest."""
+        with pytest.raises(
+            EngineError, match=r"The device is gone\. \d+ of 41 .* are finished and safe; the same command"
+        ):
+            run(options, pipeline(BreakingEngine))
+        result = run(options)
+        assert result.status == "done"
+        assert 0 < result.num_resumed < 40
+
+    def test_killed_between_the_answers_and_the_journal(self, options: JobOptions, monkeypatch: Any) -> None:
+        """The answers are in place, the journal is not yet marked done: the next run finds that, and runs nothing."""
+
+        def killed(*args: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr("lengthwise.journal.Journal.mark_done", killed)
+            with pytest.raises(KeyboardInterrupt):
+                run(options)
+        before = options.answers.read_bytes()
+        running = pipeline()
+        assert run(options, running) == JobResult("done", 41, 41, 1, 40)
+        assert running.counts.num_requests == 0
+        assert options.answers.read_bytes() == before
+
+    def test_only_the_predicting_and_scheduling_may_change(self, options: JobOptions) -> None:
+        """A job may be resumed with another predictor and another batch size."""
+        run_some(options, 10)
+        other = Pipeline(
+            engine=ReplayEngine(LENGTHS), predictor=NoisyOracle(LENGTHS, 0.0), scheduler=ArrivalScheduler(batch_size=4)
+        )
+        assert run(options, other).num_resumed == 10
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda options: replace(options, max_tokens=64),
+            lambda options: replace(options, seed=1),
+            lambda options: replace(options, sampling=SamplingParams(temperature=0.5)),
+            lambda options: replace(options, input_format="text"),
+            lambda options: options.prompts.write_text('{"prompt": "x"}') and options,
+        ],
+        ids=["max_tokens", "seed", "temperature", "input_format", "input"],
+    )
+    def test_another_job_is_refused_before_a_model_is_loaded(
+        self, options: JobOptions, change: Callable[[JobOptions], JobOptions], request: pytest.FixtureRequest
+    ) -> None:
+        """What determines the answers must not change between run and resume: refused when the job is opened."""
+        run_some(options, 10)
+        changed = change(options)
+        with pytest.raises(JobError, match=f"{request.node.callspec.id} was .* and is .* now"):
+            Job.open(changed)
+        with Job.open(replace(changed, overwrite=True)) as job:
+            assert job.num_finished == job._num_bad_rows
+
+    def test_another_model_is_refused(self, options: JobOptions) -> None:
+        """Answers of two models are never mixed."""
+        run_some(options, 10)
+        with pytest.raises(JobError, match="model was 'replay' and is 'another' now"):
+            run(options, pipeline(OtherModel))
+
+
+class TestDone:
+    """A job that is done."""
+
+    def test_the_same_command_again_does_nothing(self, options: JobOptions) -> None:
+        """No request is run, nothing is written, and the result is that of the first time."""
+        run(options)
+        before = {path: path.stat().st_mtime_ns for path in options.answers.parent.iterdir()}
+        with Job.open(options) as job:
+            assert job.is_complete
+            assert job.finished_result() == JobResult("already_done", 41, 41, 1, 41)
+        running = pipeline()
+        assert run(options, running).status == "already_done"
+        assert running.counts.num_requests == 0
+        assert before == {path: path.stat().st_mtime_ns for path in options.answers.parent.iterdir()}
+
+    def test_a_model_under_another_name_is_loaded_to_see(self, options: JobOptions) -> None:
+        """Asked for with another name, a job is known as done only by the identity of the model."""
+        run(options)
+        with Job.open(replace(options, model="elsewhere")) as job:
+            assert not job.is_complete
+        with pytest.raises(JobError, match="model was"):
+            run(replace(options, model="elsewhere"), pipeline(OtherModel))
+
+    def test_answers_that_were_changed_are_left_alone(self, options: JobOptions) -> None:
+        """Edited answers are neither called done nor written over."""
+        run(options)
+        options.answers.write_text("mine")
+        with pytest.raises(JobError, match="was changed since"):
+            Job.open(options)
+        assert options.answers.read_text() == "mine"
+
+    def test_removed_answers_are_made_again(self, options: JobOptions) -> None:
+        """Whoever removes the answers wants them again, with whatever settings."""
+        run(options)
+        options.answers.unlink()
+        assert run(replace(options, seed=5)) == JobResult("done", 41, 41, 1, 0)
+
+
+class TestForeignFiles:
+    """What this job did not make is never written over without being told to."""
+
+    def test_answers_of_something_else(self, options: JobOptions) -> None:
+        """Refused before any work; with overwrite made anew."""
+        options.answers.write_text("precious")
+        with pytest.raises(JobError, match=r"not made by this job.*--overwrite"):
+            Job.open(options)
+        assert names(options.answers.parent) == ["answers.jsonl", "prompts.jsonl"], "no journal is left behind"
+        assert run(replace(options, overwrite=True)).status == "done"
+
+    def test_answers_that_appear_beside_an_open_job(self, options: JobOptions) -> None:
+        """A file that comes up between two runs, or during one, is not this job's."""
+        run_some(options, 10)
+        options.answers.write_text("precious")
+        with pytest.raises(JobError, match="not made by this job"):
+            run(options)
+        options.answers.unlink()
+        with Job.open(options) as job, pipeline() as running:
+            job._refuse_foreign_answers = lambda: options.answers.write_text("late") and None  # type: ignore[method-assign]
+            with pytest.raises(JobError, match="not made by this job"):
+                job.run(running)
+        assert options.answers.read_text() == "late"
+        assert names(options.answers.parent) == ["answers.jsonl", "answers.jsonl.journal", "prompts.jsonl"]
+        options.answers.unlink()
+        assert run(options).num_resumed == 40, "and nothing that was finished is lost"
+
+    def test_a_second_process_is_refused(self, options: JobOptions) -> None:
+        """One job, one process."""
+        with Job.open(options), pytest.raises(JobError, match="Another process"):
+            Job.open(options)
+
+    def test_a_link_is_kept(self, options: JobOptions, tmp_path: Path) -> None:
+        """Answers go where a link points."""
+        (tmp_path / "disk").mkdir()
+        options.answers.symlink_to(tmp_path / "disk" / "a.jsonl")
+        run(options)
+        assert options.answers.is_symlink()
+        assert len(answers(options)) == 41
+
+
+class TestRefusedAsAWhole:
+    """Jobs that can't be done are refused before a model is loaded, and leave nothing behind."""
+
+    def test_output(self, options: JobOptions, tmp_path: Path) -> None:
+        """Missing folder, directory, device, the prompts themselves."""
+        for answers_path, said in (
+            (tmp_path / "nowhere" / "a.jsonl", "does not exist"),
+            (tmp_path, "no regular file"),
+            (Path("/dev/null"), "no regular file"),
+            (options.prompts, "written over the prompts"),
+            (Path("/proc/answers.jsonl"), r"can't be (opened|written)"),
+        ):
+            with pytest.raises(UsageError, match=said):
+                Job.open(replace(options, answers=answers_path))
+        assert names(tmp_path) == ["prompts.jsonl"]
+
+    def test_the_journal_must_not_be_the_prompts(self, tmp_path: Path) -> None:
+        """Prompts that happen to be called like the journal are left alone."""
+        prompts = tmp_path / "a.journal"
+        prompts.write_text("Hello")
+        with pytest.raises(UsageError, match="written over the prompts"):
+            Job.open(JobOptions(prompts, tmp_path / "a"))
+        assert prompts.read_text() == "Hello"
+
+    def test_input(self, options: JobOptions, tmp_path: Path) -> None:
+        """Missing prompts, doubled ids."""
+        with pytest.raises(InputError, match="does not exist"):
+            Job.open(replace(options, prompts=tmp_path / "nowhere"))
+        options.prompts.write_text('{"id": 1, "prompt": "x"}\n' * 2)
+        with pytest.raises(InputError, match="lines 1 and 2"):
+            Job.open(options)
+        assert names(tmp_path) == ["prompts.jsonl"]
+
+    def test_values(self, options: JobOptions) -> None:
+        """Options are checked when they are made."""
+        with pytest.raises(UsageError, match="max_tokens is 0"):
+            replace(options, max_tokens=0)
+        with pytest.raises(UsageError, match="input format is 'csv'"):
+            replace(options, input_format="csv")  # type: ignore[arg-type]
+
+
+def test_a_file_of_bad_rows_only_is_a_file_of_errors(tmp_path: Path) -> None:
+    """With no row that can be run, the answers are errors, one a row."""
+    (tmp_path / "p.jsonl").write_text("no\nyes\n")
+    options = JobOptions(tmp_path / "p.jsonl", tmp_path / "a.jsonl")
+    assert run(options) == JobResult("done", 2, 2, 2, 0)
+    assert [row["error"]["line"] for row in answers(options)] == [1, 2]
+
+
+def test_seeds_come_from_the_job_and_the_id(options: JobOptions) -> None:
+    """A request without a seed gets the same one in every run of the job, whatever is resumed."""
+    seen: list[dict[str, int | None]] = []
+    for num in (0, 12):
+        if num:
+            run_some(options, num)
+
+        class Watching(ReplayEngine):
+            def start(self, request: Any, *rest: Any) -> None:
+                seen[-1][request.id] = request.sampling.seed
+                super().start(request, *rest)
+
+        seen.append({})
+        target = replace(options, answers=options.answers.with_name("other.jsonl")) if not num else options
+        run(target, pipeline(Watching))
+    whole, resumed = seen
+    assert len({*whole.values()}) == 40
+    assert resumed.items() <= whole.items()
+    assert len(resumed) == 28
