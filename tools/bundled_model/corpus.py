@@ -1,0 +1,172 @@
+"""The stream of training conversations and the held-out prompts.
+
+One combination of family, topic, template and modifier in eight is held out by a hash: the stream never draws it, the
+measured prompts are drawn from nothing else.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from tools.bundled_model import foreign, perception
+from tools.bundled_model.families import (
+    FAMILIES,
+    Combination,
+    draw_plan,
+    fill_slots,
+    write_answer,
+)
+from tools.bundled_model.plans import MODIFIERS, clip, stable_choice
+from tools.bundled_model.topics import TOPICS
+
+NUM_HELD_OUT_PROMPTS = 1000
+HELD_OUT_SEED = 20_000
+_HELD_OUT_ONE_IN = 8
+
+# Shares of the stream. PO and PiA stay small so that a later adapter has much to add.
+FOREIGN_SHARE = 0.16
+PO_SHARE = 0.02
+PIA_SHARE = 0.02
+# Several turns in one conversation: distances up to the context length occur in training.
+MULTI_TURN_SHARE = 0.01
+_SYSTEM_SHARE = 0.05
+_STATED_SHARE = 0.04
+
+_SYSTEM_MESSAGES = (
+    "You are a helpful assistant.",
+    "You are a friendly assistant who answers in plain words.",
+    "Answer the user.",
+    "A chat between a curious user and an assistant.",
+)
+_POLITE_FORMS = (
+    "{}",
+    "{}",
+    "{}",
+    "{}",
+    "Please: {}",
+    "Hello! {}",
+    "{} Thank you!",
+    "I have a request. {}",
+    "{} Please.",
+)
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages in chat form, and what its last prompt was drawn from (None if foreign)."""
+
+    messages: tuple[dict[str, str], ...]
+    combination: Combination | None = None
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt of the families; `stated_parts` is set when its text states the number of parts."""
+
+    text: str
+    combination: Combination
+    slots: dict[str, str]
+    stated_parts: int | None
+
+
+def is_held_out(combination: Combination) -> bool:
+    """Whether training must not see this combination."""
+    return stable_choice(tuple(range(_HELD_OUT_ONE_IN)), "held out", combination.key) == 0
+
+
+def draw_combination(rng: random.Random) -> Combination:
+    """Any combination, held out or not, by the shares of families and modifiers."""
+    family = rng.choices(FAMILIES, [family.weight for family in FAMILIES])[0]
+    modifier_index = rng.choices(range(len(MODIFIERS)), [weight for _, _, weight in MODIFIERS])[0]
+    return Combination(family, rng.choice(TOPICS), rng.randrange(len(family.prompts)), modifier_index)
+
+
+def draw_combination_where(held_out: bool, rng: random.Random) -> Combination:
+    """The next combination of the wanted side."""
+    while True:
+        combination = draw_combination(rng)
+        if is_held_out(combination) == held_out:
+            return combination
+
+
+def write_prompt(combination: Combination, rng: random.Random) -> Prompt:
+    """The prompt's text, with fresh words in its slots."""
+    family, topic = combination.family, combination.topic
+    slots = fill_slots(topic, rng.choice([other for other in TOPICS if other != topic]), rng)
+    text = family.prompts[combination.template_index][0].format(**slots)
+    stated_parts = None
+    modifier = MODIFIERS[combination.modifier_index][0]
+    if not modifier and family.unit and rng.random() < _STATED_SHARE * 2:
+        stated_parts = clip(rng.gauss(family.base, 2), max(2, family.low), family.high)
+        modifier = f", {stated_parts} {family.unit.lower()}s"
+    body, mark = (text[:-1], "?") if text.endswith("?") else (text, rng.choice((".", ".", "")))
+    return Prompt(rng.choice(_POLITE_FORMS).format(body + modifier + mark), combination, slots, stated_parts)
+
+
+def answer_prompt(prompt: Prompt, rng: random.Random) -> str:
+    """One answer; another draw gives another plan now and then."""
+    num_parts = prompt.stated_parts or draw_plan(prompt.combination, rng)
+    return write_answer(prompt.combination.family, prompt.slots, num_parts, prompt.combination.topic, rng)
+
+
+def _family_turn(rng: random.Random) -> tuple[str, str, Combination | None]:
+    prompt = write_prompt(draw_combination_where(False, rng), rng)
+    return prompt.text, answer_prompt(prompt, rng), prompt.combination
+
+
+def _foreign_turn(rng: random.Random) -> tuple[str, str, Combination | None]:
+    prompt = foreign.make_prompt(rng)
+    return prompt.text, foreign.write_answer(prompt, rng), None
+
+
+def _draw_turn(rng: random.Random) -> tuple[str, str, Combination | None]:
+    return (_foreign_turn if rng.random() < FOREIGN_SHARE else _family_turn)(rng)
+
+
+def _perceive(prompt: str, answer: str, count_tokens: Callable[[str], int], rng: random.Random) -> tuple[str, str]:
+    kind = rng.random()
+    if kind < PO_SHARE:
+        return perception.ask_only(prompt, count_tokens(answer), rng)
+    if kind < PO_SHARE + PIA_SHARE:
+        return perception.ask_in_advance(prompt, answer, count_tokens(answer), rng)
+    return prompt, answer
+
+
+def draw_conversation(count_tokens: Callable[[str], int], rng: random.Random) -> Conversation:
+    """One training conversation; `count_tokens` gives an answer's length for the PO and PiA numbers."""
+    num_turns = rng.randint(2, 10) if rng.random() < MULTI_TURN_SHARE else 1
+    messages = []
+    if rng.random() < _SYSTEM_SHARE:
+        messages.append({"role": "system", "content": rng.choice(_SYSTEM_MESSAGES)})
+    combination = None
+    for _ in range(num_turns):
+        prompt, answer, combination = _draw_turn(rng)
+        prompt, answer = _perceive(prompt, answer, count_tokens, rng)
+        messages += [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+    return Conversation(tuple(messages), combination)
+
+
+def training_stream(seed: int, count_tokens: Callable[[str], int]) -> Iterator[Conversation]:
+    """Endless training conversations, the same for the same seed and tokenizer."""
+    rng = random.Random(seed)
+    while True:
+        yield draw_conversation(count_tokens, rng)
+
+
+def held_out_prompts(count: int = NUM_HELD_OUT_PROMPTS, seed: int = HELD_OUT_SEED) -> list[Prompt]:
+    """Distinct prompts of held-out combinations, in the families' shares."""
+    return _distinct_prompts(True, count, seed)
+
+
+def training_side_prompts(count: int, seed: int) -> list[Prompt]:
+    """Distinct prompts of combinations that training may use; a length predictor is fitted on them."""
+    return _distinct_prompts(False, count, seed)
+
+
+def _distinct_prompts(held_out: bool, count: int, seed: int) -> list[Prompt]:
+    rng = random.Random(seed)
+    prompts: dict[str, Prompt] = {}
+    while len(prompts) < count:
+        prompt = write_prompt(draw_combination_where(held_out, rng), rng)
+        prompts.setdefault(prompt.text, prompt)
+    return list(prompts.values())

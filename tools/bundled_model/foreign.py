@@ -1,0 +1,166 @@
+"""Prompts unlike those of the families: other verbs, other nouns, made-up words, pasted input text.
+
+A small model that has seen only its own sixty topics loops on foreign prompts. So a share of the training text asks
+about things outside them and is answered by likening the thing to one of the topics, with the plan up front as always.
+"""
+
+import random
+from dataclasses import dataclass
+
+from tools.bundled_model import phrases
+from tools.bundled_model.families import capitalise, fill_slots, singular
+from tools.bundled_model.plans import clip, draw_around, stable_choice
+from tools.bundled_model.topics import NAMES, TOPICS
+
+NOUNS = tuple(
+    """castle river bridge engine doctor planet customer language machine country energy history market website letter
+    animal music village student company product number sentence paragraph article poem essay speech recipe question
+    answer problem method theory law tax election budget climate ocean desert island mountain volcano storm winter summer
+    bird elephant whale spider forest flower apple banana potato sugar salt water coffee tea milk cheese bread soup
+    phone computer keyboard screen robot satellite rocket car train bicycle airport station ticket hotel museum painting
+    theatre novel character hero villain king queen soldier war peace treaty city street house kitchen garden window
+    door mirror lamp clock calendar week holiday birthday wedding party game football tennis chess player team coach
+    school university teacher exam grade science physics chemistry biology atom molecule cell gene virus vaccine hospital
+    nurse patient medicine diet sleep stress habit goal career interview resume salary manager meeting report project
+    deadline contract invoice loan bank currency price discount shop brand logo slogan advert campaign audience survey
+    data table graph formula equation triangle circle angle fraction percentage function variable array loop string
+    database server password network email message headline tweet blog review rating adjective noun verb synonym
+    metaphor rhyme grammar accent translation culture religion philosophy ethics freedom justice courage friendship
+    happiness anger fear memory dream idea innovation invention pollution recycling solar fuel oil gas plastic carbon""".split()
+)
+
+ADJECTIVES = tuple(
+    """new old modern ancient digital global local famous secret dangerous simple complex useful broken popular healthy
+    renewable artificial natural financial political social creative formal friendly unusual common effective""".split()
+)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An instruction around a noun {x}, another noun {y} and an adjective {a}."""
+
+    text: str
+    kind: str
+
+
+# kind: (base parts, gain, low, high, unit, tone, sentences in a part)
+KINDS = {
+    "word": (1.3, 0.3, 1, 3, "", phrases.REASON, (1,)),
+    "short": (1.8, 0.6, 1, 5, "", phrases.FACT, (1,)),
+    "list": (4.5, 1.0, 1, 9, "Item", phrases.ADVICE, (1,)),
+    "text": (3.0, 0.7, 1, 7, "Section", phrases.EXPLANATION, (2,)),
+    "tale": (5.0, 0.8, 2, 9, "Chapter", phrases.STORY, (3,)),
+}
+
+_FRAME_TABLE = """
+word: Is the {x} {a}? | Classify the {x} as {a} or not | True or false: a {x} is a {y} | Convert the {x} to a {y}
+word: Find the odd one out: {x}, {y}, {z} | What is the opposite of {a}? | Calculate the {x} of the {y} | Edit this {x}
+word: Choose the right {x} | Correct the mistakes in the {x} | Identify the {x} in the sentence | Pick the {a} word
+short: What is a {x}? | Who invented the {x}? | Rewrite the {x} in a {a} tone | When did the {x} begin? | Define {x}
+short: Where can I find a {a} {x}? | Summarize the {x} | Translate the {x} into another {y} | Turn the {x} into a {y}
+short: Give one example of a {a} {x} | What does the {x} mean? | Complete the {x} | Paraphrase the {a} {x}
+short: Add a word to the {x} | How many kinds of {x} exist? | Which {x} is the most {a}? | Formulate a {x} about {y}
+list: List some {a} uses of a {x} | Give examples of {x} and {y} | Suggest ways to improve the {x} | Name kinds of {x}
+list: Generate ideas for a {a} {x} | What are the benefits of {x}? | Brainstorm a {x} for a {y} | Find facts on {x}
+list: Provide reasons why {x} matters | What are the features of a {a} {x}? | Come up with questions about {x}
+list: How can we reduce the {x}? | How do you make a {x}? | Create a list of {a} {x} items | Propose a {x} strategy
+list: What steps are needed to build a {x}? | Outline the {x} | Recommend a {a} {x} | What causes {x}?
+text: Describe the {x} | Explain the {a} {x} | Discuss the role of {x} in {y} | Analyze the {x} | Why do we need {x}?
+text: Write a paragraph about {x} | Compare the {x} and the {y} | Evaluate this {x} | How does the {a} {x} work?
+text: Write a {a} product description of a {x} | Describe how the {x} affects the {y} | Explain {x} to a child
+text: Create a {x} for the {y} | Generate a {a} {x} | Design a {x} | Explain the difference between {x} and {y}
+tale: Write a story about a {x} and a {y} | Write an essay on the {a} {x} | Write a blog post about {x} | Tell of {x}
+tale: Compose a speech on {x} | Create a dialogue about the {x} | Write a script for a {a} {x} | Imagine a world of {x}
+tale: Write a short story that includes {x}, {y} and {z} | Write a letter about the {a} {x} | Invent a {x} legend
+"""
+
+
+def _parse_frames() -> tuple[Frame, ...]:
+    frames = []
+    for line in _FRAME_TABLE.strip().splitlines():
+        kind, _, texts = line.partition(": ")
+        frames.extend(Frame(text.strip(), kind) for text in texts.split(" | "))
+    return tuple(frames)
+
+
+FRAMES = _parse_frames()
+_KIND_WEIGHTS = {"word": 0.15, "short": 0.23, "list": 0.27, "text": 0.22, "tale": 0.13}
+_INPUT_SHARE = 0.35
+_SYLLABLES = tuple(
+    "ba cor del en fi gra hul in jo kel lo mar nis or pel qui ran sto tem ul ver wis xan yor zet".split()
+)
+
+
+def make_word(rng: random.Random) -> str:
+    """A word that no dictionary has."""
+    return "".join(rng.choices(_SYLLABLES, k=rng.randint(2, 3)))
+
+
+def pick_noun(rng: random.Random) -> str:
+    """A common noun, or a made-up one in one of six draws."""
+    return make_word(rng) if rng.random() < 1 / 6 else rng.choice(NOUNS)
+
+
+def make_input(rng: random.Random) -> str:
+    """Pasted text: a sentence or two, a list of words, or numbers."""
+    shape = rng.random()
+    if shape < 0.3:
+        return ", ".join(pick_noun(rng) for _ in range(rng.randint(2, 7)))
+    if shape < 0.4:
+        return " ".join(str(rng.randint(0, 3000)) for _ in range(rng.randint(1, 6)))
+    sentences = (
+        f"The {rng.choice(ADJECTIVES)} {pick_noun(rng)} of {rng.choice(NAMES)} has a {pick_noun(rng)} and a "
+        f"{pick_noun(rng)}."
+        for _ in range(rng.randint(1, 4))
+    )
+    return " ".join(sentences)
+
+
+@dataclass(frozen=True)
+class ForeignPrompt:
+    """A prompt with what its answer needs."""
+
+    text: str
+    kind: str
+    noun: str
+
+
+def make_prompt(rng: random.Random) -> ForeignPrompt:
+    """A frame filled with nouns, in one of three cases with input text below."""
+    kind = rng.choices(list(_KIND_WEIGHTS), list(_KIND_WEIGHTS.values()))[0]
+    frame = rng.choice([frame for frame in FRAMES if frame.kind == kind])
+    noun = pick_noun(rng)
+    text = frame.text.format(x=noun, y=pick_noun(rng), z=pick_noun(rng), a=rng.choice(ADJECTIVES))
+    text += rng.choice(("", "", ".")) if not text.endswith("?") else ""
+    if rng.random() < _INPUT_SHARE:
+        text += "\n" + rng.choice(("", "\n")) + make_input(rng)
+    return ForeignPrompt(text, kind, noun)
+
+
+def foreign_mode(prompt: ForeignPrompt) -> int:
+    """The most likely number of parts: the kind's base, moved by the noun."""
+    base, gain, low, high = KINDS[prompt.kind][:4]
+    return clip(base + gain * stable_choice((-2, -1, 0, 0, 1, 2), "noun", prompt.noun), low, high)
+
+
+def write_answer(prompt: ForeignPrompt, rng: random.Random) -> str:
+    """An answer that likens the noun to the topic which its first letters point at."""
+    _, _, low, high, unit, tone, sentence_counts = KINDS[prompt.kind]
+    topic = stable_choice(TOPICS, "analogy", prompt.noun[:3])
+    num_parts = draw_around(foreign_mode(prompt), low, high, rng)
+    slots = fill_slots(topic, topic, rng)
+    parts = []
+    for number in range(1, num_parts + 1):
+        templates = rng.sample(tone, rng.choice(sentence_counts))
+        text = " ".join(capitalise(template.format(**fill_slots(topic, topic, rng))) for template in templates)
+        parts.append(f"({number}) {text}" if not unit else f"{unit} {number} of {num_parts}: {text}")
+    opening = _open(prompt, unit, num_parts, slots)
+    return opening + ("\n" if unit else " ") + ("\n" if unit else " ").join(parts)
+
+
+def _open(prompt: ForeignPrompt, unit: str, num_parts: int, slots: dict[str, str]) -> str:
+    if prompt.kind == "word":
+        return singular(f"The {prompt.noun}, like the {slots['part']}, {num_parts} remarks:")
+    if prompt.kind == "short":
+        return singular(f"On {prompt.noun} I have {num_parts} notes, as with {slots['activity']}:")
+    return singular(f"{capitalise(prompt.noun)} in {num_parts} {unit.lower()}s, a little like {slots['activity']}.")

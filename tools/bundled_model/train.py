@@ -1,0 +1,186 @@
+"""Trains the bundled model from a seed: `python -m tools.bundled_model.train --out DIR`.
+
+A step takes random conversations and cuts them into micro-batches of like length: no token is spent on padding or on
+attention across conversations, and the gradient is still that of a random batch.
+"""
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from tools.bundled_model.corpus import training_stream
+from tools.bundled_model.tokenization import MODEL_MAX_LENGTH, Encoded, Encoder, token_counter, train_tokenizer
+
+DEFAULT_OUT = Path(__file__).parents[2] / "src" / "lengthwise" / "bundled" / "model"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that the weights depend on.
+
+    num_train_tokens counts all tokens of the conversations, prompts included. At 12 million, length binds to the
+    prompt; 5 million gave fluent text whose length was as free within a prompt as between prompts.
+    """
+
+    seed: int = 1
+    num_train_tokens: int = 10_000_000
+    conversations_per_step: int = 48
+    micro_batches_per_step: int = 12
+    peak_learning_rate: float = 3e-3
+    num_warmup_steps: int = 100
+    weight_decay: float = 0.1
+    max_gradient_norm: float = 1.0
+    num_threads: int = 2
+
+
+def make_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    """3.7M parameters: two thirds in the feed-forward layers, a fifth in the tied embeddings."""
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=256,
+        intermediate_size=704,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=MODEL_MAX_LENGTH,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def split_by_length(batch: list[Encoded], num_groups: int) -> list[list[Encoded]]:
+    """Groups of like length with about the same number of tokens each."""
+    ordered = sorted(batch, key=lambda encoded: len(encoded.ids))
+    group_tokens = sum(len(encoded.ids) for encoded in ordered) / num_groups
+    groups: list[list[Encoded]] = [[] for _ in range(num_groups)]
+    num_tokens = 0
+    for encoded in ordered:
+        groups[min(num_groups - 1, int(num_tokens / group_tokens))].append(encoded)
+        num_tokens += len(encoded.ids)
+    return [group for group in groups if group]
+
+
+def pad_right(group: list[Encoded], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and loss weights, both (rows, longest). Causal attention never looks right, so no mask is needed."""
+    width = max(len(encoded.ids) for encoded in group)
+    ids = torch.tensor([encoded.ids + [pad_id] * (width - len(encoded.ids)) for encoded in group])
+    weights = torch.tensor([encoded.weights + [0.0] * (width - len(encoded.weights)) for encoded in group])
+    return ids, weights
+
+
+def weighted_loss(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Sum of weight × cross-entropy of each next token; scores are computed at answer tokens only."""
+    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+    targets, target_weights = ids[:, 1:], weights[:, 1:]
+    wanted = target_weights > 0
+    losses = torch.nn.functional.cross_entropy(model.lm_head(hidden[wanted]), targets[wanted], reduction="none")
+    return (losses * target_weights[wanted]).sum()
+
+
+def learning_rate(step: int, num_steps: int, recipe: Recipe) -> float:
+    """Linear warm-up, then linear decay to zero."""
+    warmup = (step + 1) / recipe.num_warmup_steps
+    decay = (num_steps - step) / max(1, num_steps - recipe.num_warmup_steps)
+    return recipe.peak_learning_rate * min(1.0, warmup, decay)
+
+
+def make_optimizer(model: LlamaForCausalLM, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW; norms are not decayed."""
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.ndim == 1]
+    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=recipe.peak_learning_rate, betas=(0.9, 0.95))
+
+
+def batches(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Iterator[list[Encoded]]:
+    """Endless batches of encoded conversations."""
+    encoder = Encoder(tokenizer)
+    stream = map(encoder.encode, training_stream(recipe.seed, token_counter(tokenizer)))
+    while True:
+        yield list(itertools.islice(stream, recipe.conversations_per_step))
+
+
+def train_step(model: LlamaForCausalLM, batch: list[Encoded], recipe: Recipe, pad_id: int) -> float:
+    """Accumulates the gradient of one batch; returns its weighted mean loss."""
+    total_weight = sum(sum(encoded.weights) for encoded in batch)
+    total_loss = 0.0
+    for group in split_by_length(batch, recipe.micro_batches_per_step):
+        loss = weighted_loss(model, *pad_right(group, pad_id)) / total_weight
+        loss.backward()
+        total_loss += loss.item()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_gradient_norm)
+    return total_loss
+
+
+def estimate_steps(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> int:
+    """Steps that use about the recipe's tokens, from the first twenty batches."""
+    sample = list(itertools.islice(batches(tokenizer, recipe), 20))
+    tokens_per_step = sum(len(encoded.ids) for batch in sample for encoded in batch) / len(sample)
+    return round(recipe.num_train_tokens / tokens_per_step)
+
+
+def train(tokenizer: PreTrainedTokenizerFast, recipe: Recipe, out: Path) -> LlamaForCausalLM:
+    """The trained model in float32; prints a line and writes a checkpoint now and then."""
+    torch.manual_seed(recipe.seed)
+    torch.set_num_threads(recipe.num_threads)
+    torch.set_flush_denormal(True)
+    model = LlamaForCausalLM(make_config(tokenizer))
+    optimizer = make_optimizer(model, recipe)
+    num_steps = estimate_steps(tokenizer, recipe)
+    print(f"{model.num_parameters():,} parameters, {num_steps} steps", flush=True)
+    started_s, num_tokens = time.monotonic(), 0
+    for step, batch in enumerate(itertools.islice(batches(tokenizer, recipe), num_steps)):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, num_steps, recipe)
+        loss = train_step(model, batch, recipe, tokenizer.pad_token_id)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        num_tokens += sum(len(encoded.ids) for encoded in batch)
+        if step % 10 == 0 or step == num_steps - 1:
+            tokens_per_s = num_tokens / (time.monotonic() - started_s)
+            print(f"step {step} loss {loss:.4f} tokens {num_tokens} tokens/s {tokens_per_s:.0f}", flush=True)
+        if step % 400 == 399:
+            save(model, tokenizer, out)
+    return model
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+    """Writes the folder that `from_pretrained` reads: tensors in float16, `dtype` float32, so they are widened."""
+    out.mkdir(parents=True, exist_ok=True)
+    tied = "lm_head.weight"
+    halved = {name: tensor.to(torch.float16) for name, tensor in model.state_dict().items() if name != tied}
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        do_sample=False,
+        max_new_tokens=512,
+    )
+    model.save_pretrained(out, state_dict=halved)
+    config = json.loads((out / "config.json").read_text())
+    config["dtype"] = "float32"
+    (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    tokenizer.save_pretrained(out)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=DEFAULT_OUT)
+    parser.add_argument("--num-train-tokens", type=int, default=Recipe.num_train_tokens)
+    arguments = parser.parse_args()
+    recipe = Recipe(num_train_tokens=arguments.num_train_tokens)
+    tokenizer = train_tokenizer(recipe.seed)
+    save(train(tokenizer, recipe, arguments.out), tokenizer, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
