@@ -6,7 +6,7 @@ A folder costs about 20 ms; none is made unless a test asks for it. Don't change
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,15 @@ _NOT_SHARED = {  # families whose configuration has names of its own, and keeps 
     "gpt_neox": {"num_key_value_heads", "head_dim"},
     "mamba": {"num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings", "intermediate_size"},
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Measurements are kept apart from the user's, and from those of another session of tests."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LENGTHWISE_CACHE_DIR", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,236 @@
+import logging
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lengthwise.engines.transformers import ModelOptions, probe_store
+from lengthwise.engines.transformers import probe as probe_module
+from lengthwise.engines.transformers.loading import load_model
+from lengthwise.engines.transformers.probe import (
+    MAX_ROWS,
+    Probe,
+    StepTimer,
+    is_plausible,
+    measure,
+    probe,
+    without_contradictions,
+)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache folder of the test's own."""
+    monkeypatch.setenv("LENGTHWISE_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def loaded(tiny_llama_dir):
+    return load_model(ModelOptions(model=str(tiny_llama_dir)))
+
+
+def linear(fixed_s, row_s):
+    return lambda rows: fixed_s + row_s * rows
+
+
+# -- what is chosen --------------------------------------------------------------------------------------------
+
+
+@given(st.floats(1e-4, 10), st.floats(1e-6, 0.1), st.integers(1, 2000))
+def test_the_choice_is_the_fewest_rows_near_the_best_rate(fixed_s, row_s, max_rows):
+    """Within 10 % of the best that was measured; half of them would not be."""
+    samples, is_exhausted = measure(linear(fixed_s, row_s), max_rows, clock=lambda: 0.0)
+    chosen = Probe(samples, 256, is_exhausted).max_running(max_rows)
+    rates = {rows: rows / seconds for rows, seconds in samples}
+    assert rates[chosen] >= 0.9 * max(rates.values())
+    assert all(rate < 0.9 * max(rates.values()) for rows, rate in rates.items() if rows < chosen)
+    assert chosen <= min(max_rows, MAX_ROWS)
+
+
+@pytest.mark.parametrize(("fixed_s", "row_s", "chosen"), [(0.003, 0.00018, 128), (0.02, 1e-5, 1024), (0.0, 0.01, 1)])
+def test_how_steep_a_step_is_decides(fixed_s, row_s, chosen):
+    """A small model on a CPU (measured: 3 ms + 0.18 ms a row), a device that never fills, one that one row fills."""
+    samples, is_exhausted = measure(linear(fixed_s, row_s), MAX_ROWS, clock=lambda: 0.0)
+    assert Probe(samples, 256, is_exhausted).max_running(MAX_ROWS) == chosen
+
+
+def test_measuring_ends_when_more_rows_give_nothing():
+    """Two doublings without 10 % more each."""
+    samples, is_exhausted = measure(linear(0.0, 0.01), MAX_ROWS)
+    assert [rows for rows, _ in samples] == [1, 2, 4]
+    assert not is_exhausted
+
+
+def test_measuring_ends_when_its_time_is_over():
+    """Steps of seconds are not taken to the end."""
+    now = iter(range(0, 1000, 10))
+    samples, _ = measure(linear(5.0, 0.0), MAX_ROWS, clock=lambda: next(now))
+    assert len(samples) == 4
+
+
+def test_measuring_ends_where_memory_does():
+    """What was measured until then is used, and it is noted that there may be more."""
+
+    def step_s(rows):
+        if rows > 8:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+        return 0.01
+
+    samples, is_exhausted = measure(step_s, MAX_ROWS)
+    assert [rows for rows, _ in samples] == [1, 2, 4, 8]
+    assert is_exhausted
+    assert not Probe(samples, 256, is_exhausted).covers(16)
+    assert Probe(samples, 256, is_exhausted).covers(8)
+
+
+def test_another_error_is_not_taken_for_want_of_memory():
+    """A broken model must not look like a small device."""
+
+    def step_s(rows):
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        measure(step_s, 8)
+
+
+@given(st.floats(1e-4, 1), st.floats(1e-6, 0.1))
+def test_the_fitted_cost_is_the_line_that_was_measured(fixed_s, row_s):
+    """Both terms come back, and the error says that the fit is exact."""
+    samples, is_exhausted = measure(linear(fixed_s, row_s), MAX_ROWS, clock=lambda: 0.0)
+    cost = Probe(samples, 256, is_exhausted).step_cost
+    assert cost.relative_error < 1e-6
+    assert cost.step_s(100) == pytest.approx(linear(fixed_s, row_s)(100), rel=0.02)
+
+
+def test_a_step_that_is_no_line_says_so():
+    """The error is there for planners to judge."""
+    assert Probe(((1, 1.0), (2, 1.0), (4, 4.0)), 256, False).step_cost.relative_error > 0.1
+
+
+def test_more_rows_never_take_less_time():
+    """A time that contradicts a larger count was disturbed: the shorter one is taken, and nothing is kept."""
+    busy = ((1, 0.6), (2, 0.03), (4, 0.04))
+    assert without_contradictions(busy) == ((1, 0.03), (2, 0.03), (4, 0.04))
+    assert not is_plausible(busy)
+    assert is_plausible(((1, 0.031), (2, 0.03), (4, 0.04)))
+
+
+# -- on a real model -------------------------------------------------------------------------------------------
+
+
+def test_a_probe_of_a_tiny_model_is_short_and_kept(loaded, cache, monkeypatch):
+    """The second time nothing is timed, and the same is known."""
+    monkeypatch.setattr(probe_module, "is_plausible", lambda samples: True)  # this machine may be busy
+    first = probe(loaded, 64)
+    assert first.samples[0][0] == 1
+    assert all(0 < seconds < 5 for _, seconds in first.samples)
+    monkeypatch.setattr(StepTimer, "step_s", None)
+    assert probe(loaded, 64) == first
+    assert first.step_cost.context_tokens == 256
+
+
+def test_a_measurement_of_a_busy_device_is_not_kept(loaded, cache, monkeypatch, caplog):
+    """It would slow down every later run."""
+    monkeypatch.setattr(StepTimer, "step_s", lambda self, rows: 1.0 / rows)
+    with caplog.at_level(logging.WARNING, "lengthwise"):
+        probe(loaded, 4)
+    assert "busy" in caplog.text
+    assert not list(cache.rglob("*.json"))
+
+
+def test_more_memory_than_last_time_measures_again(loaded, cache, monkeypatch):
+    """A measurement that memory ended is no answer for a larger memory; for a smaller one it is."""
+    monkeypatch.setattr(StepTimer, "step_s", lambda self, rows: 1.0 + rows / 1000)
+    assert probe(loaded, 4).samples[-1][0] == 4
+    assert probe(loaded, 16).samples[-1][0] == 16
+    assert probe(loaded, 8).samples[-1][0] == 16
+    assert probe(loaded, 8).max_running(8) == 8
+
+
+# -- keeping ---------------------------------------------------------------------------------------------------
+
+KEY = {"model": "m", "threads": 2}
+
+
+def read():
+    return probe_store.read(KEY, lambda value: value["n"])
+
+
+def test_what_is_kept_is_found_again(cache):
+    """Under its own key only."""
+    assert read() is None
+    probe_store.write(KEY, {"n": 7})
+    assert read() == 7
+    assert probe_store.read({**KEY, "threads": 3}, lambda value: value["n"]) is None
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", '{"key": {}}', '{"key": {"model": "m", "threads": 2}}', "\xff"]
+)
+def test_a_damaged_file_is_passed_over_with_a_warning(cache, content, caplog):
+    """And written anew by the next measurement."""
+    path = probe_store.path_of(KEY)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content.encode("latin-1"))
+    with caplog.at_level(logging.WARNING, "lengthwise"):
+        assert read() is None
+    assert "measuring again" in caplog.text or content == '{"key": {}}'
+    probe_store.write(KEY, {"n": 8})
+    assert read() == 8
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        {"samples": [], "context_tokens": 1, "is_exhausted": False},
+        {"samples": [[1, -1.0]], "context_tokens": 1, "is_exhausted": False},
+        {"samples": [[1, float("nan")]], "context_tokens": 1, "is_exhausted": False},
+        {"samples": [[1]], "context_tokens": 1, "is_exhausted": False},
+        {"samples": 3, "context_tokens": 1, "is_exhausted": False},
+    ],
+)
+def test_a_probe_that_nobody_measured_is_not_used(loaded, cache, value, monkeypatch):
+    """Values that can't be are measured again."""
+    monkeypatch.setattr(StepTimer, "step_s", lambda self, rows: 1.0 + rows / 1000)
+    probe_store.write(probe_module._key(loaded), value)
+    assert probe(loaded, 1).samples == ((1, 1.001),)
+
+
+def test_a_folder_that_can_t_be_written_costs_a_warning(cache, caplog):
+    """Here: a file stands in its place."""
+    cache.write_text("in the way")
+    with caplog.at_level(logging.WARNING, "lengthwise"):
+        probe_store.write(KEY, {"n": 7})
+        assert read() is None
+    assert "can't be kept" in caplog.text
+
+
+def test_writers_at_the_same_time_leave_a_whole_file(cache, caplog):
+    """A reader never meets half of a file, and no temporary files stay."""
+    writers = [
+        threading.Thread(target=lambda n=n: [probe_store.write(KEY, {"n": n, "x": "y" * 50_000}) for _ in range(20)])
+        for n in range(4)
+    ]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        assert read() in (None, 0, 1, 2, 3)
+    assert read() in (0, 1, 2, 3)
+    assert not caplog.records
+    assert [file.suffix for file in (cache / "probes").iterdir()] == [".json"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the place differs by platform")
+def test_the_place_is_the_user_s_cache_folder(monkeypatch, tmp_path):
+    """XDG's convention on Linux; an own variable before it."""
+    monkeypatch.delenv("LENGTHWISE_CACHE_DIR", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert probe_store.cache_dir() == tmp_path / ".cache" / "lengthwise"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert probe_store.cache_dir() == Path("/x/lengthwise")
