@@ -1,0 +1,151 @@
+"""`lengthwise predict PROMPTS`: how long each answer will be, without writing it."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+
+from lengthwise.bundled import PREDICTOR_DIR
+from lengthwise.cli import options as o
+from lengthwise.cli.console import listen, quiet_transformers, say
+from lengthwise.engines.transformers import ModelOptions
+from lengthwise.errors import PredictorError, UsageError
+from lengthwise.jobs import Row, read_rows
+from lengthwise.jobs.ids import resolve_ids
+from lengthwise.jobs.lines import Lines, find_format
+from lengthwise.protocols import LengthPredictor
+from lengthwise.types import ErrorInfo, Request
+
+CHUNK = 4096  # requests estimated together: enough for columns to pay, 1 MiB of curves
+NUMBERS = ("p50", "p90", "mean")
+
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE", help="Where the lengths go, as JSONL; without it, to stdout."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(metavar="DIR_OR_HUB_ID", help="Whose answers; without it, those of the model it learned from."),
+]
+
+
+def predict(
+    prompts: o.Prompts,
+    output: Output = None,
+    model: Model = None,
+    predictor: o.Predictor = "auto",
+    max_tokens: o.MaxTokens = o.RUN.max_tokens,
+    input_format: o.InputFormat = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over an existing FILE.")] = False,
+) -> int:
+    """How long each answer will be: median, 90th percentile and mean, in tokens."""
+    listen(is_quiet=False)
+    if max_tokens < 1:
+        raise UsageError(f"max_tokens is {max_tokens}; it must be 1 or more.")
+    rows = _rows(prompts, input_format)
+    chosen = choose_predictor(predictor, model)
+    lengths = list(predicted_lengths(rows, chosen, max_tokens))
+    if output is not None:
+        _write(output, lengths, overwrite)
+    elif sys.stdout.isatty():
+        _print_table(lengths)
+    else:
+        _write_lines(sys.stdout, lengths)
+    return 1 if any("error" in one for one in lengths) else 0
+
+
+def choose_predictor(name: str, model: str | None) -> LengthPredictor:
+    """The predictor for a model's answers; without a model, the one asked for, which is then taken at its word.
+
+    Raises PredictorError if it can't be loaded, or learned from another model than the one given.
+    """
+    from lengthwise.predictors import saved
+
+    if model is None:
+        return saved.load_predictor(str(PREDICTOR_DIR) if name == "auto" else name)
+    identity = _identity(model)
+    found = saved.resolve(name, identity)
+    if found.model not in (None, identity):
+        raise PredictorError(
+            f"The predictor {name} learned from {found.model}, the model is {identity}: its lengths would not hold. "
+            "Leave --model out to see them all the same."
+        )
+    return found
+
+
+def predicted_lengths(rows: Iterable[Row], predictor: LengthPredictor, max_tokens: int) -> Iterator[dict[str, Any]]:
+    """`id`, `p50`, `p90` and `mean` of each row, in order, within its limit; null where nothing is known; `error`
+    instead for a row that is no request."""
+    remaining = iter(rows)
+    while chunk := list(islice(remaining, CHUNK)):
+        requests = [row.content for row in chunk if isinstance(row.content, Request)]
+        known = iter(_lengths(requests, predictor, max_tokens))
+        for row in chunk:
+            if isinstance(row.content, ErrorInfo):
+                error = row.content
+                yield {"id": row.id, "error": {"type": error.type, "message": error.message, "line": row.line}}
+            else:
+                yield {"id": row.id, **next(known)}
+
+
+def _lengths(requests: list[Request], predictor: LengthPredictor, max_tokens: int) -> list[dict[str, int | None]]:
+    estimates = predictor.predict(requests)
+    capped = estimates.capped([request.max_tokens or max_tokens for request in requests])
+    natural = estimates.median.tolist()
+    columns = zip(capped.median.tolist(), capped.quantile(0.9).tolist(), capped.mean().tolist(), strict=True)
+    return [
+        dict.fromkeys(NUMBERS) if math.isinf(median) else {"p50": round(p50), "p90": round(p90), "mean": round(mean)}
+        for median, (p50, p90, mean) in zip(natural, columns, strict=True)
+    ]
+
+
+def _rows(prompts: Path, asked: o.Format) -> list[Row]:
+    input_format = find_format(prompts, asked)
+    return resolve_ids(list(read_rows(Lines(prompts), input_format, o.SAMPLING)), prompts)
+
+
+def _identity(model: str) -> str:
+    quiet_transformers()
+    from lengthwise.engines.transformers.loading import load_model
+
+    return load_model(ModelOptions(model)).identity
+
+
+def _write(output: Path, lengths: list[dict[str, Any]], overwrite: bool) -> None:
+    try:
+        with output.open("w" if overwrite else "x", encoding="utf-8") as file:
+            _write_lines(file, lengths)
+    except FileExistsError as error:
+        raise UsageError(f"{output} exists and is not written over; use another -o, or --overwrite.") from error
+    except OSError as error:
+        raise UsageError(f"{output} can't be written ({error.strerror}); use another -o.") from error
+    say(f"{output}: {len(lengths):,} rows.")
+
+
+def _write_lines(file: IO[str], lengths: list[dict[str, Any]]) -> None:
+    for one in lengths:
+        file.write(json.dumps(one, ensure_ascii=False) + "\n")
+
+
+def _print_table(lengths: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("id")
+    for name in NUMBERS:
+        table.add_column(name, justify="right")
+    if any("error" in one for one in lengths):
+        table.add_column("error")
+    for one in lengths:
+        numbers = ["–" if one.get(name) is None else f"{one[name]:,}" for name in NUMBERS]
+        said = [one["error"]["message"]] if "error" in one else []
+        table.add_row(*map(escape, (one["id"], *numbers, *said)))
+    Console().print(table)
