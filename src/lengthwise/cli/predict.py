@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import IO, Annotated, Any
 
+import numpy as np
 import typer
 
 from lengthwise.bundled import PREDICTOR_DIR
@@ -98,11 +98,11 @@ def predicted_lengths(rows: Iterable[Row], predictor: LengthPredictor, max_token
 def _lengths(requests: list[Request], predictor: LengthPredictor, max_tokens: int) -> list[dict[str, int | None]]:
     estimates = predictor.predict(requests)
     capped = estimates.capped([request.max_tokens or max_tokens for request in requests])
-    natural = estimates.median.tolist()
+    is_unknown = (np.isinf(estimates.median) & (estimates.at_least == 0)).tolist()
     columns = zip(capped.median.tolist(), capped.quantile(0.9).tolist(), capped.mean().tolist(), strict=True)
     return [
-        dict.fromkeys(NUMBERS) if math.isinf(median) else {"p50": round(p50), "p90": round(p90), "mean": round(mean)}
-        for median, (p50, p90, mean) in zip(natural, columns, strict=True)
+        dict.fromkeys(NUMBERS) if nothing else dict(zip(NUMBERS, map(round, numbers), strict=True))
+        for nothing, numbers in zip(is_unknown, columns, strict=True)
     ]
 
 

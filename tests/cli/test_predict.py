@@ -1,0 +1,89 @@
+"""`lengthwise predict`: lengths without answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lengthwise.cli import main
+from lengthwise.cli.predict import predicted_lengths
+from lengthwise.jobs import Row
+from lengthwise.predictors.constant import ConstantPredictor
+from lengthwise.types import Request
+
+
+def lines(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_line_a_row_in_order(prompts, capsys) -> None:
+    """Where stdout is no terminal: JSONL with id, p50, p90 and mean, and nothing else."""
+    assert main(["predict", str(prompts), "--predictor", "constant:80"]) == 0
+    found = lines(capsys.readouterr().out)
+    assert [row["id"] for row in found] == [f"r{i}" for i in range(30)]
+    assert found[0] == {"id": "r0", "p50": 80, "p90": 80, "mean": 80}
+
+
+def test_lengths_stay_within_limits(tmp_path, capsys) -> None:
+    """A row's own limit, else the job's, bounds what is expected."""
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"prompt": "x", "max_tokens": 10}\n{"prompt": "x"}')
+    assert main(["predict", str(path), "--predictor", "constant:80", "--max-tokens", "60"]) == 0
+    assert [row["p90"] for row in lines(capsys.readouterr().out)] == [10, 60]
+
+
+def test_nothing_known_is_null(prompts, capsys) -> None:
+    """A length that nobody knows is null, not the limit."""
+    assert main(["predict", str(prompts), "--predictor", "none"]) == 0
+    assert lines(capsys.readouterr().out)[0] == {"id": "r0", "p50": None, "p90": None, "mean": None}
+
+
+def test_bad_rows_are_errors_and_code_1(prompts, capsys) -> None:
+    """A row that is no request has its error, the others their lengths."""
+    prompts.write_text('{"prompt": "x"}\nno json\n{"prompt": "y"}')
+    assert main(["predict", str(prompts), "--predictor", "constant:80"]) == 1
+    found = lines(capsys.readouterr().out)
+    assert [list(row) for row in found] == [["id", "p50", "p90", "mean"], ["id", "error"], ["id", "p50", "p90", "mean"]]
+    assert (found[1]["error"]["type"], found[1]["error"]["line"]) == ("invalid_json", 2)
+
+
+def test_to_a_file(prompts, capsys) -> None:
+    """With -o the lines go to a file; an existing one is written over only when asked."""
+    output = prompts.with_name("lengths.jsonl")
+    arguments = ["predict", str(prompts), "--predictor", "constant:80", "-o", str(output)]
+    assert main(arguments) == 0
+    assert len(lines(output.read_text())) == 30
+    assert main(arguments) == 2
+    assert main([*arguments, "--overwrite"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_a_former_run_is_an_oracle(replayed, prompts, capsys) -> None:
+    """The answers file of a run gives the true lengths for the next."""
+    answers = prompts.with_name("answers.jsonl")
+    assert replayed("run", prompts, "-o", answers) == 0
+    assert main(["predict", str(prompts), "--predictor", f"oracle:{answers}"]) == 0
+    wanted = [json.loads(line)["usage"]["completion_tokens"] for line in answers.read_text().splitlines()]
+    assert [row["p50"] for row in lines(capsys.readouterr().out)] == wanted
+
+
+def test_a_million_rows_come_in_chunks() -> None:
+    """Rows are estimated a chunk at a time: reading the first asks for no more than a chunk."""
+    taken = 0
+
+    def rows():
+        nonlocal taken
+        for taken in range(1_000_000):
+            yield Row(taken + 1, str(taken), Request(str(taken), "x"))
+
+    next(predicted_lengths(rows(), ConstantPredictor.of_length(80), 512))
+    assert taken < 5000
+
+
+def test_a_predictor_of_another_model_is_refused(prompts, tiny_llama_dir, tmp_path, capsys) -> None:
+    """Lengths learned from one model say nothing of another: with --model that is an error."""
+    folder: Path = tmp_path / "predictor"
+    ConstantPredictor.fit([5, 6, 7], model="other").save(folder)
+    assert main(["predict", str(prompts), "--predictor", str(folder), "--model", str(tiny_llama_dir)]) == 2
+    assert "learned from other" in capsys.readouterr().err
+    assert main(["predict", str(prompts), "--predictor", str(folder)]) == 0
