@@ -34,14 +34,18 @@ class RowEngineConfig:
     max_running: int = 64  # rows; on two cores a 4M-parameter model gains little beyond
     kv_tokens: float = math.inf  # prompt and answer tokens in the cache at once; see `memory` for what fits
     max_read_tokens: int = 4096  # padded prompt tokens in one forward pass: bounds the memory of entering
+    max_padding_tokens: int = 64  # in one such pass: on two cores a 4M-parameter model takes as long for a pass more
+    patience_row_steps: int = 16  # rows wait for company until their waiting costs as much as a pass of their own:
+    # two cores, 64 rows, a row that ends every other step: 5 ms a pass, 0.2 ms a row and step
     progress_interval_s: float = 0.5  # a person's eye, and a scheduler's, needs no more
 
     def __post_init__(self) -> None:
         for name in ("max_running", "kv_tokens", "max_read_tokens"):
             if not getattr(self, name) >= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; the engine could run nothing. Give 1 or more.")
-        if not self.progress_interval_s >= 0:
-            raise ValueError(f"progress_interval_s is {self.progress_interval_s}; give 0 or more seconds.")
+        for name in ("max_padding_tokens", "patience_row_steps", "progress_interval_s"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more.")
 
 
 class TransformersEngine:
@@ -62,10 +66,12 @@ class TransformersEngine:
         self._config = config
         self._max_running = config.max_running
         self._eos = np.array(loaded.eos_token_ids, dtype=np.int64)
-        self._model = RowModel(loaded, _max_blocks(config, loaded.context_tokens), config.max_read_tokens)
+        max_blocks = _max_blocks(config, loaded.context_tokens)
+        self._model = RowModel(loaded, max_blocks, config.max_read_tokens, config.max_padding_tokens)
         self._waiting: list[Row] = []
         self._running: list[Row] = []
         self._sampler: Sampler | None = None  # of the rows that run; None when they have changed
+        self._waited_row_steps = 0
         self._ended: list[Event] = []
         self._last_progress_s = -math.inf
 
@@ -93,7 +99,8 @@ class TransformersEngine:
         """Let everything that was started enter, then step until a row ends or the time is over."""
         deadline_s = time.monotonic() + timeout_s
         while not self._ended and (self._waiting or self._running):
-            self._survive(self._enter)
+            if self._is_time_to_enter:
+                self._survive(self._enter)
             self._survive(self._step)
             if time.monotonic() >= deadline_s:
                 break
@@ -155,7 +162,14 @@ class TransformersEngine:
 
     # -- all rows -----------------------------------------------------------------------------------------------
 
+    @property
+    def _is_time_to_enter(self) -> bool:
+        """Reading one prompt takes about as long as reading several, so rows wait for company: until their waiting
+        has cost as much as a pass of their own (which is at most twice the least that could be had)."""
+        return not self._running or self._waited_row_steps >= self._config.patience_row_steps
+
     def _enter(self) -> None:
+        self._waited_row_steps = 0
         for row in [row for row in self._waiting if len(row.tokens) >= row.end]:
             self._reach_end(row)
         if self._waiting:
@@ -166,6 +180,7 @@ class TransformersEngine:
     def _step(self) -> None:
         if not self._running:
             return
+        self._waited_row_steps += len(self._waiting)
         logits = self._model.step(self._running)
         sampler = self._sampler or Sampler(self._running, logits.shape[1], logits.device)
         num_tokens = np.array([len(row.tokens) for row in self._running], dtype=np.int64)

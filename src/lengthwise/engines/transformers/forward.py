@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lengthwise.engines.transformers.attention import BlockView, block_attention
@@ -30,11 +32,13 @@ class RowModel:
     comes next. So logits are only ever made for one position a row, and a prompt and a cut answer enter alike.
     """
 
-    def __init__(self, loaded: LoadedModel, max_blocks: int, max_read_tokens: int) -> None:
+    def __init__(self, loaded: LoadedModel, max_blocks: int, max_read_tokens: int, max_padding_tokens: int) -> None:
         self._loaded = loaded
         self._cache = BlockCache()
         self._free = FreeBlocks(max_blocks)
         self._max_read_tokens = max_read_tokens
+        self._max_padding_tokens = max_padding_tokens
+        self.last_view: BlockView | None = None
 
     def read(self, rows: Sequence[Row]) -> None:
         """Let rows enter: their keys, all but the newest token's, go into the cache. Raises OutOfBlocks, or the
@@ -48,8 +52,8 @@ class RowModel:
         """Logits of each row's next token, rows × vocabulary. Raises as `read`; may then be repeated."""
         for row in rows:
             self._take_blocks(row)
-        view, write = self._plan(rows)
-        self._cache.write = write
+        view, self._cache.write = self._plan(rows)
+        self.last_view = view
         with block_attention(self._loaded.model):
             out = self._loaded.model(
                 input_ids=torch.tensor([[row.last_token] for row in rows], device=self._loaded.device),
@@ -84,10 +88,12 @@ class RowModel:
             self._cache.resize(self._free.num_touched * 5 // 4 + 16)
 
     def _batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
-        """Rows of like length together, at most `max_read_tokens` padded tokens (or one row) at a time."""
+        """Rows of like length together: within `max_read_tokens` and `max_padding_tokens`, or one row alone."""
         batch: list[Row] = []
         for row in sorted(rows, key=lambda row: row.position):
-            if batch and row.position * (len(batch) + 1) > self._max_read_tokens:
+            padded = row.position * (len(batch) + 1)
+            padding = padded - row.position - sum(other.position for other in batch)
+            if batch and (padded > self._max_read_tokens or padding > self._max_padding_tokens):
                 yield batch
                 batch = []
             batch.append(row)
@@ -108,19 +114,18 @@ class RowModel:
         )
 
     def _plan(self, rows: Sequence[Row]) -> tuple[BlockView, StepWrite]:
-        num_read = 1 + max(max(row.blocks) for row in rows)
-        owner = np.zeros(num_read, dtype=np.int64)
-        start = np.full(num_read, _FAR, dtype=np.int64)
-        for index, row in enumerate(rows):
-            owner[row.blocks] = index
-            start[row.blocks] = np.arange(len(row.blocks)) * BLOCK_TOKENS
+        num_blocks = np.array([len(row.blocks) for row in rows])
+        blocks = np.fromiter(chain.from_iterable(row.blocks for row in rows), dtype=np.int64, count=num_blocks.sum())
+        last = num_blocks.cumsum() - 1
+        num_read = int(blocks.max()) + 1
+        owner, start = np.zeros(num_read, dtype=np.int64), np.full(num_read, _FAR, dtype=np.int64)
+        owner[blocks] = np.repeat(np.arange(len(rows)), num_blocks)
+        start[blocks] = (np.arange(len(blocks)) - np.repeat(last - num_blocks + 1, num_blocks)) * BLOCK_TOKENS
         position = np.array([row.position for row in rows], dtype=np.int64)
-        block = np.array([row.blocks[-1] for row in rows], dtype=np.int64)
-        key_position = start[:, None] + np.arange(BLOCK_TOKENS)
-        view = BlockView(self._send(owner), self._send(key_position), self._send(position))
-        return view, StepWrite(self._send(block), self._send(position % BLOCK_TOKENS), num_read)
+        view = BlockView(self._send(owner), self._send(start), self._send(position))
+        return view, StepWrite(self._send(blocks[last]), self._send(position % BLOCK_TOKENS), num_read)
 
-    def _send(self, array: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Tensor:
+    def _send(self, array: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(array).to(self._loaded.device)
 
 

@@ -1,0 +1,81 @@
+"""Whether a model's cache can be held in blocks, found out by trying."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lengthwise.engines.transformers.engine import is_out_of_memory
+from lengthwise.engines.transformers.forward import RowModel
+from lengthwise.engines.transformers.model import LoadedModel
+from lengthwise.engines.transformers.rows import Row
+from lengthwise.types import SamplingParams
+
+_PROMPT_TOKENS = (9, 4, 1)  # ragged; 1 enters without being read
+_KNOWN_LAYERS = {"full_attention", "sliding_attention"}
+
+# How far logits may differ from those without a cache, as a share of their spread. In float32 we saw 1e-6; a cache
+# that is read wrongly gives about 1. Sixteen bits and fewer round at every layer, and may choose other experts.
+_MAX_ERROR = 1e-3
+_MAX_ERROR_LOW_PRECISION = 0.3
+
+
+def why_unsupported(loaded: LoadedModel) -> str | None:
+    """Why TransformersEngine can't run this model, as the end of a sentence that starts with "because"; None if it
+    can. Compares a few tokens' logits, read by blocks, with those of the model's own forward pass without a cache:
+    five small passes. Raises the device's out-of-memory error."""
+    config = loaded.model.config.get_text_config()
+    if config.is_encoder_decoder:
+        return "it has an encoder and a decoder"
+    foreign = set(getattr(config, "layer_types", None) or ()) - _KNOWN_LAYERS
+    if foreign:
+        return f"it has layers of the kind {', '.join(sorted(foreign))}"
+    try:
+        with torch.inference_mode():
+            return _try(loaded, _expected_windows(config))
+    except Exception as error:  # any: models refuse what they don't know in many ways
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+            raise
+        return f"it does not take a cache by blocks ({type(error).__name__}: {str(error).splitlines()[0][:200]})"
+
+
+def _try(loaded: LoadedModel, windows: set[int | None]) -> str | None:
+    rows = _rows(loaded.model.config.get_text_config().vocab_size)
+    model = RowModel(loaded, max_blocks=len(rows), max_read_tokens=64, max_padding_tokens=64)
+    model.read(rows)
+    model.step(rows)
+    for row in rows:
+        row.tokens.append(row.prompt[0])
+    error = max(_error(logits, _without_cache(loaded, row)) for row, logits in zip(rows, model.step(rows), strict=True))
+    if model.last_view is None or not windows <= model.last_view.windows_seen:
+        return "its layers do not use the attention that they are given"
+    is_exact = loaded.model.dtype == torch.float32 and not getattr(loaded.model, "is_quantized", False)
+    if not error <= (_MAX_ERROR if is_exact else _MAX_ERROR_LOW_PRECISION):
+        return f"its output by blocks differs from its own by {error:.2g} of the logits' spread"
+    return None
+
+
+def _rows(vocabulary_size: int) -> list[Row]:
+    """Prompts of tokens from all over the vocabulary."""
+    draw = torch.Generator().manual_seed(0)
+    prompts = [torch.randint(vocabulary_size, (num,), generator=draw).tolist() for num in _PROMPT_TOKENS]
+    return [Row(str(i), SamplingParams(), prompt, [], 8, 8) for i, prompt in enumerate(prompts)]
+
+
+def _without_cache(loaded: LoadedModel, row: Row) -> Tensor:
+    ids = torch.tensor([row.prompt + row.tokens], device=loaded.device)
+    logits: Tensor = loaded.model(input_ids=ids, use_cache=False).logits[0, -1]
+    return logits
+
+
+def _error(logits: Tensor, expected: Tensor) -> float:
+    return float((logits - expected).float().norm() / (expected.float() - expected.float().mean()).norm())
+
+
+def _expected_windows(config: object) -> set[int | None]:
+    """The windows that the configuration speaks of; a model whose layers ask for others attends wrongly."""
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        return {window}
+    return {window if kind == "sliding_attention" else None for kind in kinds}

@@ -1,0 +1,45 @@
+"""A model whose cache can't be held in blocks is found out by trying, and the reason is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from transformers.models.llama import modeling_llama
+
+from lengthwise.engines.transformers.model import LoadedModel
+from lengthwise.engines.transformers.supported import why_unsupported
+
+
+@pytest.mark.parametrize(
+    "family", ["llama", "qwen3", "mistral", "gemma2", "gemma3", "gpt_neox", "gpt2", "mixtral", "qwen3_moe"]
+)
+def test_known_families_are_supported(family: str, loaded_ids: Callable[..., LoadedModel]) -> None:
+    """Each family passes the trial."""
+    assert why_unsupported(loaded_ids(family)) is None
+
+
+def test_a_recurrent_model_is_not(loaded_ids: Callable[..., LoadedModel]) -> None:
+    """Mamba keeps a state, not keys."""
+    assert why_unsupported(loaded_ids("mamba"))
+
+
+def test_a_model_that_reads_its_cache_otherwise_is_found_out(
+    loaded_ids: Callable[..., LoadedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that scales its scores behind the engine's back gives other logits, and the difference is named."""
+    own = modeling_llama.LlamaAttention.forward
+
+    def forward(self: Any, hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
+        self.scaling = 0.05 if hidden_states.shape[1] > 1 else 1.0
+        return own(self, hidden_states, *args, **kwargs)
+
+    monkeypatch.setattr(modeling_llama.LlamaAttention, "forward", forward)
+    loaded = loaded_ids("llama")
+    scalings = [layer.self_attn.scaling for layer in loaded.model.model.layers]
+    try:
+        assert "differs" in str(why_unsupported(loaded))
+    finally:
+        for layer, scaling in zip(loaded.model.model.layers, scalings, strict=True):
+            layer.self_attn.scaling = scaling
