@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -58,12 +59,14 @@ def load_model(options: ModelOptions) -> LoadedModel:
         model = _load_weights(folder, config, options, device)
         if adapter is not None:
             _add_adapter(model, adapter, str(options.adapter))
+    eos = eos_token_ids(model, tokenizer)
+    _drop_generation_defaults(model, eos)
     return LoadedModel(
         model,
         tokenizer,
         model_identity(folder, _identity_parts(options, tokenizer, template, adapter)),
         context_tokens,
-        eos_token_ids(model, tokenizer),
+        eos,
         PromptEncoder(tokenizer, template, _max_token_id(model, tokenizer)),
     )
 
@@ -194,6 +197,13 @@ def _add_adapter(model: PreTrainedModel, folder: Path, name: str) -> None:
     unfit = sorted({*info.missing_keys, *info.unexpected_keys})
     if unfit:
         raise ModelError(f"The adapter {name!r} does not fit the model ({unfit[0]}): give its own base.")
+
+
+def _drop_generation_defaults(model: PreTrainedModel, eos: Sequence[int]) -> None:
+    """`model.generate` would add the model's own penalties and samplings to what a request asks for, and no other
+    engine does; requests say all that they want."""
+    make: Any = GenerationConfig
+    model.generation_config = make(eos_token_id=list(eos) or None)
 
 
 # -- small facts -----------------------------------------------------------------------------------------------
