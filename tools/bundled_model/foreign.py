@@ -6,33 +6,24 @@ about things outside them and is answered by likening the thing to one of the to
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
 from tools.bundled_model import phrases
 from tools.bundled_model.families import capitalise, fill_slots, singular
 from tools.bundled_model.plans import clip, draw_around, stable_choice
 from tools.bundled_model.topics import NAMES, TOPICS
 
-NOUNS = tuple(
-    """castle river bridge engine doctor planet customer language machine country energy history market website letter
-    animal music village student company product number sentence paragraph article poem essay speech recipe question
-    answer problem method theory law tax election budget climate ocean desert island mountain volcano storm winter summer
-    bird elephant whale spider forest flower apple banana potato sugar salt water coffee tea milk cheese bread soup
-    phone computer keyboard screen robot satellite rocket car train bicycle airport station ticket hotel museum painting
-    theatre novel character hero villain king queen soldier war peace treaty city street house kitchen garden window
-    door mirror lamp clock calendar week holiday birthday wedding party game football tennis chess player team coach
-    school university teacher exam grade science physics chemistry biology atom molecule cell gene virus vaccine hospital
-    nurse patient medicine diet sleep stress habit goal career interview resume salary manager meeting report project
-    deadline contract invoice loan bank currency price discount shop brand logo slogan advert campaign audience survey
-    data table graph formula equation triangle circle angle fraction percentage function variable array loop string
-    database server password network email message headline tweet blog review rating adjective noun verb synonym
-    metaphor rhyme grammar accent translation culture religion philosophy ethics freedom justice courage friendship
-    happiness anger fear memory dream idea innovation invention pollution recycling solar fuel oil gas plastic carbon""".split()
-)
+_WORDS_PATH = Path(__file__).with_name("foreign_words.txt")
 
-ADJECTIVES = tuple(
-    """new old modern ancient digital global local famous secret dangerous simple complex useful broken popular healthy
-    renewable artificial natural financial political social creative formal friendly unusual common effective""".split()
-)
+
+def _read_list(name: str) -> list[str]:
+    lines = dict(line.split(": ", 1) for line in _WORDS_PATH.read_text(encoding="utf-8").splitlines())
+    return lines[name].split()
+
+
+NOUNS = tuple(_read_list("nouns"))
+
+ADJECTIVES = tuple(_read_list("adjectives"))
 
 
 @dataclass(frozen=True)
@@ -86,9 +77,7 @@ def _parse_frames() -> tuple[Frame, ...]:
 FRAMES = _parse_frames()
 _KIND_WEIGHTS = {"word": 0.15, "short": 0.23, "list": 0.27, "text": 0.22, "tale": 0.13}
 _INPUT_SHARE = 0.35
-_SYLLABLES = tuple(
-    "ba cor del en fi gra hul in jo kel lo mar nis or pel qui ran sto tem ul ver wis xan yor zet".split()
-)
+_SYLLABLES = tuple(_read_list("syllables"))
 
 
 def make_word(rng: random.Random) -> str:

@@ -1,18 +1,22 @@
 """Trains the bundled model from a seed: `python -m tools.bundled_model.train --out DIR`.
 
 A step takes random conversations and cuts them into micro-batches of like length: no token is spent on padding or on
-attention across conversations, and the gradient is still that of a random batch.
+attention across conversations, and the gradient is still that of a random batch. Each process runs one thread and
+takes every second micro-batch: on cores that others use too, threads that wait for each other at every product lose
+more than half of their time.
 """
 
 import argparse
 import itertools
 import json
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import distributed, multiprocessing
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tools.bundled_model.corpus import training_stream
@@ -37,7 +41,7 @@ class Recipe:
     num_warmup_steps: int = 100
     weight_decay: float = 0.1
     max_gradient_norm: float = 1.0
-    num_threads: int = 2
+    num_processes: int = 2
 
 
 def make_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
@@ -112,13 +116,25 @@ def batches(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Iterator[list
 def train_step(model: LlamaForCausalLM, batch: list[Encoded], recipe: Recipe, pad_id: int) -> float:
     """Accumulates the gradient of one batch; returns its weighted mean loss."""
     total_weight = sum(sum(encoded.weights) for encoded in batch)
-    total_loss = 0.0
-    for group in split_by_length(batch, recipe.micro_batches_per_step):
+    total_loss = torch.zeros(1)
+    groups = split_by_length(batch, recipe.micro_batches_per_step)
+    for group in groups[distributed.get_rank() :: recipe.num_processes]:
         loss = weighted_loss(model, *pad_right(group, pad_id)) / total_weight
         loss.backward()
-        total_loss += loss.item()
+        total_loss += loss.detach()
+    sum_over_processes([*(parameter.grad for parameter in model.parameters()), total_loss])
     torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_gradient_norm)
-    return total_loss
+    return total_loss.item()
+
+
+def sum_over_processes(tensors: list[torch.Tensor]) -> None:
+    """Replaces each tensor by its sum over the processes, in one message."""
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    distributed.all_reduce(flat)
+    offset = 0
+    for tensor in tensors:
+        tensor.copy_(flat[offset : offset + tensor.numel()].view_as(tensor))
+        offset += tensor.numel()
 
 
 def estimate_steps(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> int:
@@ -128,11 +144,13 @@ def estimate_steps(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> int:
     return round(recipe.num_train_tokens / tokens_per_step)
 
 
-def train(tokenizer: PreTrainedTokenizerFast, recipe: Recipe, out: Path) -> LlamaForCausalLM:
-    """The trained model in float32; prints a line and writes a checkpoint now and then."""
+def train(rank: int, recipe: Recipe, out: Path, rendezvous: Path) -> None:
+    """One process's part; the first one prints a line and writes the model now and then, and at the end."""
     torch.manual_seed(recipe.seed)
-    torch.set_num_threads(recipe.num_threads)
+    torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+    distributed.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=recipe.num_processes)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(out)
     model = LlamaForCausalLM(make_config(tokenizer))
     optimizer = make_optimizer(model, recipe)
     num_steps = estimate_steps(tokenizer, recipe)
@@ -145,12 +163,11 @@ def train(tokenizer: PreTrainedTokenizerFast, recipe: Recipe, out: Path) -> Llam
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         num_tokens += sum(len(encoded.ids) for encoded in batch)
-        if step % 10 == 0 or step == num_steps - 1:
+        if rank == 0 and (step % 10 == 0 or step == num_steps - 1):
             tokens_per_s = num_tokens / (time.monotonic() - started_s)
             print(f"step {step} loss {loss:.4f} tokens {num_tokens} tokens/s {tokens_per_s:.0f}", flush=True)
-        if step % 400 == 399:
+        if rank == 0 and (step % 400 == 399 or step == num_steps - 1):
             save(model, tokenizer, out)
-    return model
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
@@ -178,8 +195,9 @@ def main() -> None:
     parser.add_argument("--num-train-tokens", type=int, default=Recipe.num_train_tokens)
     arguments = parser.parse_args()
     recipe = Recipe(num_train_tokens=arguments.num_train_tokens)
-    tokenizer = train_tokenizer(recipe.seed)
-    save(train(tokenizer, recipe, arguments.out), tokenizer, arguments.out)
+    train_tokenizer(recipe.seed).save_pretrained(arguments.out)
+    with tempfile.TemporaryDirectory() as folder:
+        multiprocessing.spawn(train, (recipe, arguments.out, Path(folder) / "rendezvous"), nprocs=recipe.num_processes)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,161 @@
+"""Measures the bundled model and writes its card: `python -m tools.bundled_model.measure --foreign-prompts FILE`.
+
+FILE holds prompts from elsewhere as JSON lines with `instruction` and, if there is one, `input`. Without it the numbers
+about foreign prompts are kept if the weights are the ones that they were measured on, and dropped otherwise.
+"""
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+from tools.bundled_model.card import write_card
+from tools.bundled_model.corpus import training_side_prompts
+from tools.bundled_model.generation import TEMPERATURE, Answerer, count_lengths
+from tools.bundled_model.prompts import read_prompts
+from tools.bundled_model.statistics import (
+    BOUNDS,
+    FOREIGN_BOUNDS,
+    MAX_NEW_TOKENS,
+    foreign_statistics,
+    held_out_statistics,
+    misses,
+    text_predictor_tau,
+)
+from tools.bundled_model.train import DEFAULT_OUT
+
+NUM_SAMPLES = 4
+NUM_FIT_PROMPTS = 3000
+FIT_SEED = 30_000
+SAMPLING_SEED = 0
+BATCH_SIZE = 128
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def measure_held_out(answerer: Answerer, prompts: list[str], num_fit_prompts: int) -> dict[str, object]:
+    """Statistics on held-out prompts, and the lengths that they come from."""
+    torch.manual_seed(SAMPLING_SEED)
+    greedy = count_lengths(answerer.answer_in_batches(prompts, BATCH_SIZE))
+    by_length = np.argsort(greedy, kind="stable")
+    columns = [
+        count_lengths(answerer.answer_in_batches(prompts, BATCH_SIZE, TEMPERATURE, by_length))
+        for _ in range(NUM_SAMPLES)
+    ]
+    sampled = np.stack(columns, axis=1)
+    statistics = held_out_statistics(greedy, sampled)
+    statistics |= measure_text_predictor(answerer, prompts, sampled, num_fit_prompts)
+    return {"statistics": statistics, "lengths": np.column_stack([greedy, sampled]).tolist()}
+
+
+def measure_text_predictor(
+    answerer: Answerer, prompts: list[str], sampled: np.ndarray, num_fit_prompts: int
+) -> dict[str, float]:
+    """How well a bag of words, fitted on one sampled answer to each training-side prompt, orders the lengths."""
+    fit = training_side_prompts(num_fit_prompts, FIT_SEED)
+    texts = [prompt.text for prompt in fit]
+    by_family = np.argsort([prompt.combination.family.base for prompt in fit], kind="stable")
+    lengths = count_lengths(answerer.answer_in_batches(texts, BATCH_SIZE, TEMPERATURE, by_family))
+    return text_predictor_tau(texts, lengths, prompts, sampled)
+
+
+def read_foreign(path: Path) -> list[str]:
+    """One user message a row: the instruction, and the input below it."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [row["instruction"] + ("\n\n" + row["input"] if row.get("input") else "") for row in rows]
+
+
+def measure_foreign(answerer: Answerer, prompts: list[str]) -> dict[str, float]:
+    """Statistics of greedy answers to foreign prompts."""
+    by_length = np.argsort([len(prompt) for prompt in prompts], kind="stable")
+    answers = answerer.answer_in_batches(prompts, BATCH_SIZE, order=by_length)
+    end = answerer.tokenizer.eos_token_id
+    texts = [[token for token in answer if token != end] for answer in answers]
+    return foreign_statistics(texts, count_lengths(answers))
+
+
+def how_measured(num_prompts: int, num_fit_prompts: int) -> dict[str, object]:
+    """Everything needed to repeat the measurement."""
+    return {
+        "command": "python -m tools.bundled_model.measure --foreign-prompts FILE",
+        "num_prompts": num_prompts,
+        "num_samples": NUM_SAMPLES,
+        "temperature": TEMPERATURE,
+        "max_new_tokens": MAX_NEW_TOKENS,
+        "sampling_seed": SAMPLING_SEED,
+        "batch_size": BATCH_SIZE,
+        "num_text_predictor_fit_prompts": num_fit_prompts,
+        "dtype": "float32",
+        "device": "cpu",
+        "foreign_prompts": "1,000 Alpaca prompts, instruction and input as one user message, greedy",
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def kept_foreign(path: Path, model_sha256: str) -> dict[str, float] | None:
+    """The foreign numbers of an earlier measurement of the same weights."""
+    if not path.exists():
+        return None
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    return earlier["foreign"] if earlier["model_sha256"] == model_sha256 else None
+
+
+def measure(folder: Path, foreign_path: Path | None, num_prompts: int, num_fit_prompts: int) -> dict[str, object]:
+    """The content of statistics.json."""
+    answerer = Answerer(folder)
+    model_sha256 = sha256_of(folder / "model.safetensors")
+    held_out = measure_held_out(answerer, [row["prompt"] for row in read_prompts()[:num_prompts]], num_fit_prompts)
+    if foreign_path is None:
+        foreign = kept_foreign(folder / "statistics.json", model_sha256)
+    else:
+        foreign = measure_foreign(answerer, read_foreign(foreign_path)[:num_prompts])
+    return {
+        "model_sha256": model_sha256,
+        "num_parameters": answerer.model.num_parameters(),
+        "how": how_measured(num_prompts, num_fit_prompts),
+        "held_out": held_out["statistics"],
+        "foreign": foreign,
+        "columns": ["greedy", *(f"sample_{index}" for index in range(NUM_SAMPLES))],
+        "lengths": held_out["lengths"],
+    }
+
+
+def report(numbers: dict[str, object]) -> list[str]:
+    """Lines for each number outside its bound; empty if all is well."""
+    lines = misses(numbers["held_out"], BOUNDS)
+    return lines + (misses(numbers["foreign"], FOREIGN_BOUNDS) if numbers["foreign"] else ["foreign: not measured"])
+
+
+def dump(numbers: dict[str, object]) -> str:
+    """JSON with one line for each prompt's lengths."""
+    head = json.dumps({key: value for key, value in numbers.items() if key != "lengths"}, indent=2)
+    rows = ",\n".join(f"    {json.dumps(row)}" for row in numbers["lengths"])
+    return head.removesuffix("\n}") + ',\n  "lengths": [\n' + rows + "\n  ]\n}\n"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=DEFAULT_OUT)
+    parser.add_argument("--foreign-prompts", type=Path)
+    parser.add_argument("--num-prompts", type=int, default=1000, help="fewer for a quick look, which writes nothing")
+    parser.add_argument("--num-fit-prompts", type=int, default=NUM_FIT_PROMPTS)
+    arguments = parser.parse_args()
+    numbers = measure(arguments.model, arguments.foreign_prompts, arguments.num_prompts, arguments.num_fit_prompts)
+    if arguments.num_prompts == 1000:
+        (arguments.model / "statistics.json").write_text(dump(numbers), encoding="utf-8")
+        write_card(arguments.model)
+    shown = {key: value for key, value in numbers.items() if key != "lengths"}
+    print(json.dumps(shown | {"misses": report(numbers)}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
