@@ -53,10 +53,10 @@ _POLITE_FORMS = (
 
 @dataclass(frozen=True)
 class Conversation:
-    """Messages in chat form, and what its last prompt was drawn from (None if foreign)."""
+    """Messages in chat form, and what its prompts were drawn from, foreign ones left out."""
 
     messages: tuple[dict[str, str], ...]
-    combination: Combination | None = None
+    combinations: tuple[Combination, ...]
 
 
 @dataclass(frozen=True)
@@ -138,12 +138,13 @@ def draw_conversation(count_tokens: Callable[[str], int], rng: random.Random) ->
     messages = []
     if rng.random() < _SYSTEM_SHARE:
         messages.append({"role": "system", "content": rng.choice(_SYSTEM_MESSAGES)})
-    combination = None
+    combinations = []
     for _ in range(num_turns):
         prompt, answer, combination = _draw_turn(rng)
         prompt, answer = _perceive(prompt, answer, count_tokens, rng)
         messages += [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
-    return Conversation(tuple(messages), combination)
+        combinations += [combination] if combination else []
+    return Conversation(tuple(messages), tuple(combinations))
 
 
 def training_stream(seed: int, count_tokens: Callable[[str], int]) -> Iterator[Conversation]:
