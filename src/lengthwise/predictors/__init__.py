@@ -1,1 +1,1 @@
-
+"""Predictors: one file each. This module stays empty, so that each loads only what it needs."""

@@ -1,0 +1,104 @@
+"""A saved predictor on disk: a folder with `predictor.json` and, for the trained ones, safetensors and text.
+
+Loading reads JSON, UTF-8 text and safetensors only, so that a folder from elsewhere can be wrong but can't run code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lengthwise.errors import PredictorError
+
+FORMAT_VERSION = 1
+HEADER = "predictor.json"
+ARRAYS = "arrays.safetensors"
+
+Array = NDArray[Any]
+
+
+def write_header(folder: Path, kind: str, fields: Mapping[str, Any]) -> None:
+    """Write `predictor.json`. It comes last: a folder without it was not finished, and is not loaded."""
+    header = {"format_version": FORMAT_VERSION, "kind": kind, **fields}
+    text = json.dumps(header, indent=2, ensure_ascii=False) + "\n"
+    (folder / HEADER).write_text(text, encoding="utf-8")
+
+
+def read_header(folder: Path) -> dict[str, Any]:
+    """The header of a saved predictor. Raises PredictorError with what is wrong with the folder."""
+    path = folder / HEADER
+    if not folder.is_dir():
+        raise PredictorError(f"There is no predictor at {folder}: no such folder. Train one, or use `none`.")
+    if not path.is_file():
+        raise PredictorError(f"{folder} is no saved predictor: it has no {HEADER} (pickle files are never loaded).")
+    header = _parsed(path)
+    version = header.get("format_version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise PredictorError(f"{path} has format_version {version!r}; a number from 1 was expected. Train it again.")
+    if version > FORMAT_VERSION:
+        raise PredictorError(
+            f"{path} has format version {version}; this version of lengthwise reads up to {FORMAT_VERSION}. "
+            "Install a newer one, or train the predictor again."
+        )
+    return header
+
+
+def field(folder: Path, header: Mapping[str, Any], name: str, kind: type | UnionType) -> Any:
+    """One field of a header. Raises PredictorError where it is missing or of another type."""
+    value = header.get(name)
+    if name not in header or not isinstance(value, kind):
+        wanted = getattr(kind, "__name__", str(kind))
+        raise PredictorError(f"{folder / HEADER}: {name!r} is {value!r:.60}; {wanted} was expected. Train it again.")
+    return value
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise PredictorError(f"{path} can't be read as JSON ({error}). Train the predictor again.") from error
+    if not isinstance(header, dict):
+        raise PredictorError(f"{path} holds a {type(header).__name__}, not an object. Train the predictor again.")
+    return header
+
+
+def write_arrays(folder: Path, arrays: Mapping[str, Array]) -> None:
+    from safetensors.numpy import save
+
+    # Not save_file: it makes files that only their owner may read.
+    (folder / ARRAYS).write_bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+
+
+def read_arrays(folder: Path, shapes: Mapping[str, tuple[int | None, ...]]) -> dict[str, Array]:
+    """Arrays by name: finite float32 of the given shapes (None: any extent). Raises PredictorError otherwise."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = folder / ARRAYS
+    try:
+        arrays = load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise PredictorError(f"{path} can't be read as safetensors ({error}). Train the predictor again.") from error
+    for name, shape in shapes.items():
+        _check_array(path, name, arrays.get(name), shape)
+    return {name: arrays[name] for name in shapes}
+
+
+def _check_array(path: Path, name: str, array: Array | None, shape: tuple[int | None, ...]) -> None:
+    if array is None:
+        raise PredictorError(f"{path} has no array {name!r}. Train the predictor again.")
+    fits = len(shape) == array.ndim and all(w in (None, h) for w, h in zip(shape, array.shape, strict=True))
+    if not fits or array.dtype != np.float32:
+        wanted = " × ".join("any" if extent is None else str(extent) for extent in shape)
+        raise PredictorError(
+            f"{path}: {name!r} is {array.dtype} of shape {array.shape}; float32 of {wanted} was expected. "
+            "Train the predictor again."
+        )
+    if not np.isfinite(array).all():
+        raise PredictorError(f"{path}: {name!r} holds values that are not finite. Train the predictor again.")

@@ -1,0 +1,135 @@
+"""Fitting the text predictor: out-of-fold predictions choose the penalty and give the residuals.
+
+Censored lengths ("at least n") are never taken for values. The residual curves are Kaplan and Meier's; the regression
+gets, in place of a censored length, what is expected beyond it by those curves, and is fitted again (Buckley and
+James, 1979).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import sklearn
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_matrix
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GroupKFold
+
+from lengthwise.errors import PredictorError
+from lengthwise.estimates import GRID
+from lengthwise.predictors.provenance import Provenance, distinct_sampling
+from lengthwise.predictors.residuals import Doubles, ResidualTable
+from lengthwise.predictors.survival import checked_lengths, length_curve
+from lengthwise.predictors.text import TextConfig, TextWeights, clipped, make_vectorizer
+from lengthwise.types import Request
+
+MIN_EXAMPLES = 50  # below this a constant is as good, and no interval can be told from another
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """Terms of each prompt (n × terms), log lengths, which are "more than this", and the folds: all rows of a prompt
+    lie in one."""
+
+    matrix: csr_matrix
+    log_lengths: Doubles
+    is_censored: NDArray[np.bool_]
+    folds: list[tuple[NDArray[np.intp], NDArray[np.intp]]]
+
+
+def fit_text(
+    texts: Sequence[str], lengths: ArrayLike, is_censored: ArrayLike | None, seed: int, config: TextConfig
+) -> TextWeights:
+    """Weights from prompts and lengths, as `TextPredictor.fit` says."""
+    tokens, censored = checked_lengths(lengths, is_censored)
+    if len(tokens) != len(texts):
+        raise ValueError(f"There are {len(texts)} requests and {len(tokens)} lengths; each request needs its own.")
+    folds = _folds(texts, seed, config)
+    vectorizer = make_vectorizer(max_features=config.max_terms, min_df=config.min_prompts)
+    matrix = _fit_vectorizer(vectorizer, texts)
+    examples = _Examples(matrix, np.log(tokens - 0.5 * censored), censored, folds)
+    table, filled, alpha = _fit_residuals(examples, config)
+    model = _ridge(matrix, filled, alpha)
+    return TextWeights(
+        vectorizer.get_feature_names_out().tolist(),
+        vectorizer.idf_.astype(np.float32),
+        model.coef_.astype(np.float32),
+        float(model.intercept_),
+        table,
+        length_curve(tokens, censored).reshape(1, len(GRID)),
+    )
+
+
+def learned_from(
+    requests: Sequence[Request], is_censored: ArrayLike | None, model: str | None, target: str, seed: int
+) -> Provenance:
+    return Provenance(
+        model=model,
+        num_examples=len(requests),
+        num_censored=int(np.sum(is_censored)) if is_censored is not None else 0,
+        target=target,
+        seed=seed,
+        sampling=distinct_sampling(requests),
+        lengthwise_version=version("lengthwise"),
+        sklearn_version=sklearn.__version__,
+    )
+
+
+def _folds(texts: Sequence[str], seed: int, config: TextConfig) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    num_different = len(set(texts))
+    if len(texts) < MIN_EXAMPLES or num_different < config.num_folds:
+        raise PredictorError(
+            f"There are {len(texts)} answers to {num_different} different prompts; a text predictor needs "
+            f"{MIN_EXAMPLES} to {config.num_folds}. Collect more, or use the constant predictor."
+        )
+    _, groups = np.unique(np.array(texts, dtype=object), return_inverse=True)
+    splitter = GroupKFold(config.num_folds, shuffle=True, random_state=seed)
+    return list(splitter.split(groups, groups=groups))
+
+
+def _fit_vectorizer(vectorizer: Any, texts: Sequence[str]) -> csr_matrix:
+    try:
+        return vectorizer.fit_transform(texts)
+    except ValueError as error:  # scikit-learn's way to say that no term is left
+        raise PredictorError(f"The prompts share no words ({error}). Use the constant predictor.") from error
+
+
+def _fit_residuals(examples: _Examples, config: TextConfig) -> tuple[ResidualTable, Doubles, float]:
+    """The residual table, log lengths with censored ones filled in, and the penalty."""
+    filled = examples.log_lengths
+    alpha, predicted = _best_alpha(examples, filled, config.alphas)
+    table = _table(examples, predicted, config)
+    for _ in range(config.num_imputations if examples.is_censored.any() else 0):
+        beyond = table.expected_above(predicted, examples.log_lengths - predicted)
+        filled = np.where(examples.is_censored, predicted + beyond, examples.log_lengths)
+        predicted = _out_of_fold(examples, filled, alpha)
+        table = _table(examples, predicted, config)
+    return table, filled, alpha
+
+
+def _table(examples: _Examples, predicted: Doubles, config: TextConfig) -> ResidualTable:
+    num_levels = min(max(len(predicted) // config.min_level_examples, 1), config.max_levels)
+    return ResidualTable.fit(predicted, examples.log_lengths, examples.is_censored, num_levels)
+
+
+def _best_alpha(examples: _Examples, filled: Doubles, alphas: Sequence[float]) -> tuple[float, Doubles]:
+    predictions = {alpha: _out_of_fold(examples, filled, alpha) for alpha in alphas}
+    best = min(alphas, key=lambda alpha: float(np.mean((predictions[alpha] - filled) ** 2)))
+    return best, predictions[best]
+
+
+def _out_of_fold(examples: _Examples, filled: Doubles, alpha: float) -> Doubles:
+    predicted = np.empty_like(filled)
+    for train, held_out in examples.folds:
+        model = _ridge(examples.matrix[train], filled[train], alpha)
+        predicted[held_out] = model.predict(examples.matrix[held_out])
+    return clipped(predicted)
+
+
+def _ridge(matrix: csr_matrix, log_lengths: Doubles, alpha: float) -> Ridge:
+    # Conjugate gradients to 1e-3: error and rank correlation agree with 1e-5 to three digits (10,000 prompts).
+    return Ridge(alpha=alpha, solver="sparse_cg", tol=1e-3).fit(matrix, log_lengths)
