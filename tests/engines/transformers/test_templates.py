@@ -88,8 +88,8 @@ def test_what_a_template_refuses_is_an_error_of_that_request(tokenizer):
         ((), "invalid_request", "empty"),
         (({"role": "user"},), "invalid_request", "content is None"),
         (({"role": "king", "content": "x"},), "invalid_request", "'king'"),
-        (({"role": "user", "content": [{"type": "image_url"}]},), "unsupported", "image_url"),
-        (({"role": "assistant", "content": "", "tool_calls": [1]},), "unsupported", "tool_calls"),
+        (({"role": "user", "content": [{"type": "image_url"}]},), "unsupported_parameter", "image_url"),
+        (({"role": "assistant", "content": "", "tool_calls": [1]},), "unsupported_parameter", "tool_calls"),
         ("half a pair \ud800", "invalid_request", "Unicode"),
     ],
 )

@@ -201,7 +201,7 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     if role not in ROLES:
         raise RequestError("invalid_request", f"A message has the role {role!r}; it must be one of {', '.join(ROLES)}.")
     if message.get("tool_calls"):
-        raise RequestError("unsupported", "A message has 'tool_calls', which this engine can't honour.")
+        raise RequestError("unsupported_parameter", "A message has 'tool_calls', which this engine can't honour.")
     return {"role": role, "content": _content(message.get("content"))}
 
 
@@ -218,4 +218,4 @@ def _part(part: object) -> str:
     if isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str):
         return str(part["text"])
     kind = part.get("type") if isinstance(part, Mapping) else part
-    raise RequestError("unsupported", f"A message has a part of type {kind!r}; this engine takes text only.")
+    raise RequestError("unsupported_parameter", f"A message has a part of type {kind!r}; this engine takes text only.")
