@@ -47,7 +47,7 @@ class FixedSizing:
             raise UsageError(f"num_rows is {self.num_rows}; a batch needs at least 1 row.")
 
     def __call__(self, rows: Rows, free_rows: int, free_kv_tokens: float) -> int:
-        return min(self.num_rows, num_that_fit(rows, free_rows, free_kv_tokens))
+        return num_that_fit(rows, min(self.num_rows, free_rows), free_kv_tokens)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class TableSizing:
             raise UsageError(f"sizes is {self.sizes}; give the lengths in rising order.")
 
     def __call__(self, rows: Rows, free_rows: int, free_kv_tokens: float) -> int:
-        return min(self.num_by_table(rows.predicted_tokens), num_that_fit(rows, free_rows, free_kv_tokens))
+        num_rows = self.num_by_table(rows.predicted_tokens)
+        return num_that_fit(rows, min(num_rows, free_rows), free_kv_tokens)
 
     def size(self, num_tokens: int) -> int:
         """The table: rows of a batch whose predicted length is `num_tokens`."""
