@@ -46,7 +46,8 @@ class SamplingParams:
         _check(0 < self.repetition_penalty < math.inf, "repetition_penalty", self.repetition_penalty, "above 0")
         _check(-2 <= self.presence_penalty <= 2, "presence_penalty", self.presence_penalty, "from -2 to 2")
         _check(-2 <= self.frequency_penalty <= 2, "frequency_penalty", self.frequency_penalty, "from -2 to 2")
-        _check(all(self.stop), "stop", self.stop, "texts that are not empty")
+        is_texts = isinstance(self.stop, tuple) and all(isinstance(text, str) and text for text in self.stop)
+        _check(is_texts, "stop", self.stop, "a tuple of texts that are not empty")
 
     @property
     def is_greedy(self) -> bool:

@@ -27,7 +27,7 @@ def write_header(folder: Path, kind: str, fields: Mapping[str, Any]) -> None:
     """Write `predictor.json`. It comes last: a folder without it was not finished, and is not loaded. Raises
     ValueError on NaN and infinities, which JSON does not have."""
     header = {"format_version": FORMAT_VERSION, "kind": kind, **fields}
-    text = json.dumps(header, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(header, indent=2, allow_nan=False) + "\n"
     (folder / HEADER).write_text(text, encoding="utf-8")
 
 

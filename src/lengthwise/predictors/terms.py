@@ -24,7 +24,7 @@ def prompt_text(request: Request) -> str:
     """A prompt as one text, the message that is to be answered first: chats open with their system prompt instead."""
     if isinstance(request.prompt, str):
         return request.prompt
-    return "\n".join(str(message.get("content", "")) for message in reversed(request.prompt))
+    return "\n".join(str(message.get("content") or "") for message in reversed(request.prompt))
 
 
 def terms(text: str) -> list[str]:
