@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lengthwise.engines.transformers import ModelOptions
-from lengthwise.engines.transformers.loading import choose_device, load_model
+from lengthwise.engines.transformers.loading import choose_device, identify_model, load_model
 from lengthwise.errors import ModelError, UsageError
 from lengthwise.types import Request
 
@@ -133,6 +133,14 @@ def test_the_identity_changes_with_whatever_changes_answers(make_model_dir, tiny
     edit(folder / "tokenizer_config.json", bos_token="</s>")
     seen.add(load(folder).identity)
     assert len(seen) == 5
+
+
+@pytest.mark.parametrize("with_adapter", [False, True])
+def test_a_model_is_identified_without_its_weights(tiny_llama_dir, lora_dir, with_adapter):
+    """The same text, for a command that needs no answer."""
+    adapter = str(lora_dir) if with_adapter else None
+    options = ModelOptions(model=str(tiny_llama_dir), adapter=adapter, chat_template="vicuna")
+    assert identify_model(options) == load_model(options).identity
 
 
 def test_one_changed_weight_of_a_small_model_is_seen(tiny_llama_dir, folder):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -40,35 +41,41 @@ FALLBACK_CONTEXT_TOKENS = 2048
 MAX_PLAUSIBLE_CONTEXT_TOKENS = 10**9
 
 
+@dataclass(frozen=True)
+class _Files:
+    """All of a model but its weights."""
+
+    name: str
+    folder: Path
+    adapter: Path | None
+    config: PreTrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+    template: ChatTemplate | None
+
+
 def load_model(options: ModelOptions) -> LoadedModel:
     """The model, its tokenizer, and what an engine must know of them.
 
     Files are checked before anything is loaded. Reaches the hub only for a name that is no folder, and runs code that
     comes with a model only if told to. Raises ModelError, one clear sentence, for anything that can't be loaded.
     """
-    name = options.model if options.model is not None else str(MODEL_DIR)
     device = choose_device(options.device)
-    folder = find_model(name, options.revision, options.trust_remote_code)
-    adapter = find_adapter(options.adapter) if options.adapter is not None else None
-    log.info("Loading %s.", name)
-    with _quiet(), _as_model_error(name):
-        config = _load_config(folder, name, options)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **_trust(options))
-        template = choose_template(tokenizer, options.chat_template)
-        context_tokens = _context_tokens(config, tokenizer, options.context_tokens)
-        model = _load_weights(folder, config, options, device)
-        if adapter is not None:
-            _add_adapter(model, adapter, str(options.adapter))
-    eos = eos_token_ids(model, tokenizer)
+    files = _find_files(options)
+    context_tokens = _context_tokens(files.config, files.tokenizer, options.context_tokens)
+    log.info("Loading %s.", files.name)
+    with _quiet(), _as_model_error(files.name):
+        model = _load_weights(files.folder, files.config, options, device)
+        if files.adapter is not None:
+            _add_adapter(model, files.adapter, str(options.adapter))
+    eos = eos_token_ids(model, files.tokenizer)
     _drop_generation_defaults(model, eos)
-    return LoadedModel(
-        model,
-        tokenizer,
-        model_identity(folder, _identity_parts(options, tokenizer, template, adapter)),
-        context_tokens,
-        eos,
-        PromptEncoder(tokenizer, template, _max_token_id(model, tokenizer)),
-    )
+    encode = PromptEncoder(files.tokenizer, files.template, _max_token_id(model, files.tokenizer))
+    return LoadedModel(model, files.tokenizer, _identity(files, options), context_tokens, eos, encode)
+
+
+def identify_model(options: ModelOptions) -> str:
+    """The identity that the loaded model would have, without loading its weights. Raises ModelError."""
+    return _identity(_find_files(options), options)
 
 
 def choose_device(wanted: str) -> str:
@@ -97,6 +104,29 @@ def eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
 
 
 # -- before the weights ----------------------------------------------------------------------------------------
+
+
+def _find_files(options: ModelOptions) -> _Files:
+    name = options.model if options.model is not None else str(MODEL_DIR)
+    folder = find_model(name, options.revision, options.trust_remote_code)
+    adapter = find_adapter(options.adapter) if options.adapter is not None else None
+    with _quiet(), _as_model_error(name):
+        config = _load_config(folder, name, options)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **_trust(options))
+        template = choose_template(tokenizer, options.chat_template)
+    return _Files(name, folder, adapter, config, tokenizer, template)
+
+
+def _identity(files: _Files, options: ModelOptions) -> str:
+    """The files' identity, and what the options make of it."""
+    parts: list[str] = []
+    if options.quantization is not None:
+        parts.append(options.quantization)
+    if files.adapter is not None:
+        parts.append(f"adapter-{adapter_digest(files.adapter)}")
+    if files.template != choose_template(files.tokenizer, "auto"):
+        parts.append(f"template-{text_digest(files.template.source)}" if files.template else "no-template")
+    return model_identity(files.folder, parts)
 
 
 def _load_config(folder: Path, name: str, options: ModelOptions) -> PreTrainedConfig:
@@ -207,19 +237,6 @@ def _drop_generation_defaults(model: PreTrainedModel, eos: Sequence[int]) -> Non
 
 
 # -- small facts -----------------------------------------------------------------------------------------------
-
-
-def _identity_parts(
-    options: ModelOptions, tokenizer: PreTrainedTokenizerBase, template: ChatTemplate | None, adapter: Path | None
-) -> list[str]:
-    parts: list[str] = []
-    if options.quantization is not None:
-        parts.append(options.quantization)
-    if adapter is not None:
-        parts.append(f"adapter-{adapter_digest(adapter)}")
-    if template != choose_template(tokenizer, "auto"):
-        parts.append(f"template-{text_digest(template.source)}" if template else "no-template")
-    return parts
 
 
 def _max_token_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
