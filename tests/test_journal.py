@@ -14,9 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lengthwise import journal as journal_module
 from lengthwise.errors import JobError
 from lengthwise.journal import Fingerprint, Journal, fingerprint
 from lengthwise.types import Completion, ErrorInfo, PredictedTokens, SamplingParams
@@ -81,6 +82,7 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
+@settings(deadline=None)  # a busy disk is slow at times
 @given(st.lists(completions, max_size=5))
 def test_what_is_appended_is_recovered(answers: list[Completion]) -> None:
     """Any completion comes back equal, in any text, after the journal was closed."""
@@ -89,6 +91,7 @@ def test_what_is_appended_is_recovered(answers: list[Completion]) -> None:
         assert read(at / "j") == answers
 
 
+@settings(deadline=None)  # a busy disk is slow at times
 @given(st.data())
 def test_truncated_anywhere_a_prefix_is_recovered_and_appending_goes_on(data: st.DataObject) -> None:
     """Cut at any byte (a crash while writing), the journal holds the first n answers, and takes the rest again."""
@@ -218,6 +221,27 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> 
     Journal.open(path).close()
 
 
+def test_a_journal_that_is_replaced_while_it_is_opened_is_opened_again(tmp_path: Path, monkeypatch) -> None:
+    """Between our open and our lock the owner may put a done journal into its place: the lock must be on that one."""
+    path = tmp_path / "j"
+    write(path, [answer(0)])
+    lock = journal_module._lock
+
+    def lock_late(descriptor: int, at: Path) -> None:
+        monkeypatch.setattr(journal_module, "_lock", lock)
+        with Journal.open(path) as owner:
+            owner.resume(parts())
+            owner.mark_done({})
+        lock(descriptor, at)
+
+    monkeypatch.setattr(journal_module, "_lock", lock_late)
+    with Journal.open(path) as journal:
+        assert journal.header is not None
+        assert journal.header.state == "done"
+        with pytest.raises(JobError, match="Another process"):
+            Journal.open(path)
+
+
 def test_done_replaces_the_records_by_a_header(tmp_path: Path) -> None:
     write(tmp_path / "j", [answer(0)])
     with Journal.open(tmp_path / "j") as journal:
@@ -240,13 +264,14 @@ def test_a_full_disk_is_an_error_and_leaves_whole_lines(tmp_path: Path) -> None:
     write(tmp_path / "j", [answer(0)])
     with Journal.open(tmp_path / "j") as journal:
         journal.resume(parts())
-        resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "j").stat().st_size + 100, hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "j").stat().st_size + 400, hard))
         try:
             with pytest.raises(JobError, match="1 finished requests are safe"):
                 journal.append(1, answer(1, "long " * 100))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert read(tmp_path / "j") == [answer(0)]
+        journal.append(1, answer(1, "short"))
+    assert read(tmp_path / "j") == [answer(0), answer(1, "short")]
 
 
 @pytest.mark.parametrize("content", ["my notes", "{", '{"id": 1}\n{"id": 2}\n'])

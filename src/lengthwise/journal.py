@@ -236,14 +236,14 @@ class Journal:
         self.num_failed += completion.finish_reason == "error"
 
     def _write(self, line: bytes) -> int:
-        """Append `line`, whole or not at all, and return its offset."""
+        """Append `line` and return its offset. A part that a full disk took is written over by the next line, or cut
+        off as a torn one."""
         offset = self._size
         try:
             written = 0
-            while written < len(line):  # a disk that fills up takes a part
+            while written < len(line):
                 written += os.pwrite(self._fd, line[written:], offset + written)
         except OSError as error:
-            os.ftruncate(self._fd, offset)
             raise JobError(
                 f"{self.path} can't be written ({error.strerror}). {len(self)} finished requests are safe; "
                 "make room and run the same command again."

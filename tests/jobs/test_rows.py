@@ -299,7 +299,7 @@ names = st.sampled_from(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.dictionaries(names | st.text(max_size=3), json_values, max_size=6))
 def test_any_object_is_a_request_or_an_error(fields: dict[str, object]) -> None:
     """Whatever stands in a row, reading it raises nothing and gives a request or an error with its line."""
@@ -310,6 +310,7 @@ def test_any_object_is_a_request_or_an_error(fields: dict[str, object]) -> None:
     assert isinstance(row.content, Request) or (row.content.line == 3 and row.content.message)
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=30), max_size=6))
 def test_any_bytes_are_lines(tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes]) -> None:
     """Lines have their true numbers, and the digest is that of the whole file."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,7 +172,7 @@ def _answer(job: Job, settings: RunSettings) -> RunReport:
         started_s = time.monotonic()
         with stopping(job.stop), watch:
             result = job.run(pipeline)
-        return RunReport(result, pipeline.counts, time.monotonic() - started_s, _engine_facts(pipeline, settings))
+        return RunReport(result, pipeline.counts, time.monotonic() - started_s, _engine_facts(pipeline))
 
 
 def open_pipeline(settings: RunSettings) -> Pipeline:
@@ -183,13 +184,13 @@ def open_pipeline(settings: RunSettings) -> Pipeline:
     return Pipeline(engine=engine, predictor=settings.predictor, scheduler=settings.schedule, seed=settings.job.seed)
 
 
-def _engine_facts(pipeline: Pipeline, settings: RunSettings) -> dict[str, Any]:
+def _engine_facts(pipeline: Pipeline) -> dict[str, Any]:
+    """The engine in words and numbers; engines that describe themselves say device, loop and measured sizes."""
     engine = pipeline.engine
     return {
-        "kind": type(engine).__name__,
         "model": engine.model,
+        "description": getattr(engine, "description", type(engine).__name__),
         "max_running": engine.capabilities.max_running,
-        "dtype": settings.model.dtype,
-        "device": settings.model.device,
+        "kv_tokens": engine.capabilities.kv_tokens if math.isfinite(engine.capabilities.kv_tokens) else None,
         "predictor": type(pipeline.predictor).__name__,
     }

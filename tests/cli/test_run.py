@@ -1,0 +1,191 @@
+"""`lengthwise run`: exit codes, the summary, and what goes to stdout."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = """
+import sys
+from lengthwise.cli import main, run
+from lengthwise.engines.replay import ReplayConfig, ReplayEngine
+from lengthwise.pipeline import Pipeline
+from lengthwise.types import Capabilities
+
+def open_pipeline(settings):
+    lengths = {f"r{i}": 1 + i * 37 % 600 for i in range(30)}
+    config = ReplayConfig(Capabilities(max_running=4), step_fixed_s=0.001, is_paced=True)
+    return Pipeline(engine=ReplayEngine(lengths, config), predictor="none")
+
+run.open_pipeline = open_pipeline
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def read(answers: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in answers.read_text().splitlines()]
+
+
+@pytest.fixture
+def answers(prompts: Path) -> Path:
+    return prompts.with_name("answers.jsonl")
+
+
+def test_a_file_in_a_file_out(replayed, prompts, answers, capsys) -> None:
+    """Exit code 0, answers in input order, nothing on stdout, a sentence on stderr."""
+    assert replayed("run", prompts, "-o", answers) == 0
+    assert [row["id"] for row in read(answers)] == [f"r{i}" for i in range(30)]
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "30 rows" in err
+
+
+def test_failed_rows_are_code_1_also_the_second_time(replayed, prompts, answers, capsys) -> None:
+    """The code speaks of the answers file: 1 if it holds an error, whether it was made now or before."""
+    with prompts.open("a") as file:
+        file.write('\n{"prompt": ""}\n{"id": "new", "prompt": "without a recorded length"}')
+    assert replayed("run", prompts, "-o", answers) == 1
+    assert "2 of them failed" in capsys.readouterr().err
+    before = answers.read_bytes()
+    assert replayed("run", prompts, "-o", answers) == 1
+    assert "already complete" in capsys.readouterr().err
+    assert answers.read_bytes() == before
+
+
+def test_a_finished_job_is_done_without_loading_a_model(replayed, prompts, answers, monkeypatch, capsys) -> None:
+    """The same command again: exit code 0, nothing is done, no model is loaded."""
+    assert replayed("run", prompts, "-o", answers) == 0
+    monkeypatch.setattr("lengthwise.cli.run.open_pipeline", lambda settings: pytest.fail("a model is loaded"))
+    assert replayed("run", prompts, "-o", answers) == 0
+    assert "already complete" in capsys.readouterr().err
+
+
+def test_json_is_one_line_on_stdout(replayed, prompts, answers, capsys) -> None:
+    """The summary has all figures, and stdout nothing else."""
+    assert replayed("run", prompts, "-o", answers, "--json", "--schedule", "paper", "--predictor", "constant:80") == 0
+    out, _ = capsys.readouterr()
+    summary = json.loads(out)
+    tokens = sum(row["usage"]["completion_tokens"] for row in read(answers))
+    assert out.count("\n") == 1
+    assert (
+        summary.items()
+        >= {
+            "status": "done",
+            "requests": 30,
+            "finished": 30,
+            "failed": 0,
+            "resumed": 0,
+            "completion_tokens": tokens,
+            "schedule": "paper",
+            "predictor": "constant:80",
+        }.items()
+    )
+    assert summary["recomputed_tokens"] == sum(row["usage"]["recomputed_tokens"] for row in read(answers)) > 0
+    assert summary["requests_per_s"] > 0
+    assert summary["wall_s"] >= summary["predict_s"] >= 0
+    assert summary["engine"]["model"] == "replay"
+
+
+def test_quiet_says_nothing(replayed, prompts, answers, capsys) -> None:
+    """With --quiet only errors are said."""
+    assert replayed("run", prompts, "-o", answers, "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
+    assert replayed("run", prompts, "-o", answers, "--seed", "5", "--quiet") == 2
+    assert "seed was 0 and is 5 now" in capsys.readouterr().err
+
+
+def test_options_reach_the_requests(replayed, prompts, answers) -> None:
+    """The job's limit and format hold where a row says nothing."""
+    assert replayed("run", prompts, "-o", answers, "--max-tokens", "50") == 0
+    assert max(row["usage"]["completion_tokens"] for row in read(answers)) == 50
+    assert replayed("run", prompts, "-o", answers, "--input-format", "text", "--overwrite") == 1
+    assert [row["id"] for row in read(answers)] == [str(i) for i in range(1, 31)], "ids are line numbers"
+
+
+def test_a_job_with_other_settings_is_refused(replayed, prompts, answers, capsys) -> None:
+    """Answers that are there for other settings are not mixed or written over, unless asked for."""
+    assert replayed("run", prompts, "-o", answers) == 0
+    assert replayed("run", prompts, "-o", answers, "--max-tokens", "50") == 2
+    assert "max_tokens was 512 and is 50 now" in capsys.readouterr().err
+    assert replayed("run", prompts, "-o", answers, "--max-tokens", "50", "--overwrite") == 0
+
+
+def test_ctrl_c_keeps_what_is_finished(prompts, answers) -> None:
+    """The first SIGINT ends the run with code 130 and says how to go on; the next run does the rest only."""
+    command = [sys.executable, "-c", SCRIPT, "run", str(prompts), "-o", str(answers), "--json"]
+    journal = answers.with_name("answers.jsonl.journal")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not (journal.exists() and journal.read_bytes().count(b"\n") > 4):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Run the same command again to go on" in err
+    assert "Traceback" not in err
+    finished = json.loads(out)
+    assert finished["status"] == "interrupted"
+    assert not answers.exists()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["resumed"] == finished["finished"] >= 4
+    assert [row["id"] for row in read(answers)] == [f"r{i}" for i in range(30)]
+
+
+def test_a_pipe_gets_plain_lines(replayed, prompts, answers, monkeypatch, capsys) -> None:
+    """Where stderr is no terminal, progress is a plain line now and then."""
+    monkeypatch.setattr("lengthwise.cli.progress.LINE_INTERVAL_S", 0.0005)
+    assert replayed("run", prompts, "-o", answers) == 0
+    err = capsys.readouterr().err
+    assert "of 30 requests" in err
+    assert "\x1b" not in err
+
+
+class TestOnARealModel:
+    """The command on a real, tiny model with random weights."""
+
+    def test_answers_and_errors(self, prompts, answers, chat_llama_dir, capfd) -> None:
+        """Text, messages and instruction are answered; too long, and too much asked for, are error rows."""
+        from lengthwise.cli import main
+
+        rows = [
+            {"prompt": "The weather and the sea."},
+            {"messages": [{"role": "user", "content": "Why?"}], "max_tokens": 3},
+            {"instruction": "Explain", "input": "a bicycle", "topic": "wheels"},
+            {"prompt": "word " * 400},
+            {"prompt": "Why?", "max_tokens": 9999},
+            {"prompt": "Why?", "max_tokens": 0},
+            {"prompt": "One of three", "temperature": 0.8},
+        ]
+        prompts.write_text("\n".join(map(json.dumps, rows)))
+        arguments = ["run", str(prompts), "-o", str(answers), "--model", str(chat_llama_dir), "--max-tokens", "12"]
+        assert main([*arguments, "--device", "cpu", "--batch-size", "4", "--json"]) == 1
+        out, err = capfd.readouterr()
+        assert json.loads(out)["failed"] == 3
+        assert not any(word in err for word in ("Traceback", "Warning", "it/s", "%|")), err
+        found = read(answers)
+        assert [row["finish_reason"] == "error" for row in found] == [False, False, False, True, True, True, False]
+        assert [found[i]["error"]["line"] for i in (3, 4, 5)] == [4, 5, 6]
+        assert found[1]["usage"]["completion_tokens"] <= 3
+        assert found[2]["metadata"] == {"topic": "wheels"}
+        before = [row["text"] for row in found]
+        assert main([*arguments, "--device", "cpu", "--batch-size", "1", "--overwrite"]) == 1
+        assert [row["text"] for row in read(answers)] == before, "batch size and order change no answer"
+
+    def test_a_model_that_is_none(self, prompts, answers, capsys) -> None:
+        """A folder without a model is one sentence, and leaves nothing behind."""
+        from lengthwise.cli import main
+
+        empty = prompts.parent / "empty"
+        empty.mkdir()
+        assert main(["run", str(prompts), "-o", str(answers), "--model", str(empty)]) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        assert str(empty) in err
+        assert sorted(path.name for path in prompts.parent.iterdir()) == ["empty", "prompts.jsonl"]
