@@ -162,7 +162,10 @@ def _no_weights(folder: Path, name: str) -> str:
         )
     others = sorted(file.name for file in folder.glob("*.safetensors"))
     found = f"; it has {', '.join(others)}, which transformers does not look for" if others else ""
-    return f"Model {name!r} has no weights: neither {WEIGHTS} nor {WEIGHTS}.index.json{found}."
+    return (
+        f"Model {name!r} has no weights: neither {WEIGHTS} nor {WEIGHTS}.index.json{found}; pickle weights (.bin, .pt) "
+        "are not used. Give a model that has safetensors."
+    )
 
 
 def _check_safetensors(path: Path) -> None:
