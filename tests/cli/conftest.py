@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,16 @@ from lengthwise.types import Capabilities
 LENGTHS = {f"r{i}": 1 + i * 37 % 600 for i in range(30)}
 
 Command = Callable[..., int]
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """The command sets up logging for its process; other tests share this one."""
+    log = logging.getLogger("lengthwise")
+    handlers, level = log.handlers, log.level
+    yield
+    log.handlers = handlers
+    log.setLevel(level)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from lengthwise.cli import progress
+from lengthwise.cli.console import listen
 from lengthwise.cli.progress import Meter, Watch, duration, reading
 from lengthwise.loop import Counts
 
@@ -52,9 +54,33 @@ def watch(monkeypatch: pytest.MonkeyPatch, is_terminal: bool, **options: Any) ->
 
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bar that is drawn anew in its place."""
+    monkeypatch.setenv("TERM", "xterm")
     drawn = watch(monkeypatch, True, is_quiet=False)
     assert "3 of 9 requests" in drawn
     assert "━" in drawn
+
+
+def test_what_the_package_logs_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """News and warnings are lines on stderr, with the reason where there is an error; quiet leaves errors only."""
+    log = logging.getLogger("lengthwise")
+    for is_quiet in (False, True):
+        listen(is_quiet)
+        log.info("Loading.")
+        try:
+            raise ValueError("odd prompt")
+        except ValueError:
+            log.warning("The predictor failed.", exc_info=True)
+        log.error("Broken.")
+    told = "lengthwise: Loading.\nlengthwise: The predictor failed. (ValueError('odd prompt'))\nlengthwise: Broken.\n"
+    assert capsys.readouterr().err == told + "lengthwise: Broken.\n"
+
+
+def test_a_terminal_that_cannot_draw_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TERM=dumb, as editors and cron set it."""
+    monkeypatch.setenv("TERM", "dumb")
+    drawn = watch(monkeypatch, True, is_quiet=False)
+    assert "lengthwise: 3 of 9 requests" in drawn
+    assert "━" not in drawn
 
 
 def test_elsewhere_plain_lines_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from lengthwise.types import Capabilities
 
 def open_pipeline(settings):
     lengths = {f"r{i}": 1 + i * 37 % 600 for i in range(30)}
-    config = ReplayConfig(Capabilities(max_running=4), step_fixed_s=0.001, is_paced=True)
+    config = ReplayConfig(Capabilities(max_running=4), step_fixed_s=0.0004, is_paced=True)
     return Pipeline(engine=ReplayEngine(lengths, config), predictor="none")
 
 run.open_pipeline = open_pipeline

@@ -16,22 +16,23 @@ def say(message: str) -> None:
 
 class _Said(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage())
+        error = record.exc_info[1] if record.exc_info else None
+        say(record.getMessage() if error is None else f"{record.getMessage()} ({error!r})")
 
 
 def listen(is_quiet: bool) -> None:
-    """Say the package's own warnings, and keep other libraries' progress bars and warnings out of the output.
+    """Say what the package logs; if `is_quiet`, errors only.
 
     For the command only: a library does not decide what its caller's logs look like.
     """
+    said = _Said(logging.ERROR if is_quiet else logging.INFO)
     log = logging.getLogger("lengthwise")
-    log.handlers = [_Said()]
-    log.setLevel(logging.ERROR if is_quiet else logging.WARNING)
-    log.propagate = False
+    log.handlers = [said]
+    log.setLevel(logging.INFO)
 
 
 def quiet_transformers() -> None:
-    """No progress bars, no advice. Loads transformers."""
+    """Keep the libraries' own progress bars and advice out of the output. Loads transformers."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]

@@ -62,13 +62,14 @@ class Watch:
     ) -> None:
         self._counts, self._num_finished, self._num_total = counts, num_finished, num_total
         self._meter = Meter()
-        self._bar = _Bar(num_total) if err.is_terminal and not is_quiet else None
+        self._bar = _Bar(num_total) if err.is_interactive and not is_quiet else None
         self._closing = threading.Event()
         self._thread = (
             None if is_quiet else threading.Thread(target=self._work, name="lengthwise-progress", daemon=True)
         )
 
     def __enter__(self) -> Self:
+        self._meter.read(self._counts(), time.monotonic())  # the rate counts from here
         if self._bar is not None:
             self._bar.start()
         if self._thread is not None:
