@@ -68,7 +68,7 @@ class PromptEncoder:
     """Turns requests into prompt token ids with one tokenizer and one template (None: text as it is).
 
     `max_token_id` is the last token that the model has, where its tokenizer has more. Calling it encodes one request
-    and raises RequestError; `many` encodes in one batch (some ten times faster) and puts the error at the request's
+    and raises RequestError; `many` encodes in one batch (in parallel threads) and puts the error at the request's
     place.
     """
 
