@@ -336,6 +336,7 @@ class TestRefusedAsAWhole:
             (tmp_path, "no regular file"),
             (Path("/dev/null"), "no regular file"),
             (options.prompts, "written over the prompts"),
+            (tmp_path / ("a" * 300), "too long"),
             (Path("/proc/answers.jsonl"), r"can't be (opened|written)"),
         ):
             with pytest.raises(UsageError, match=said):
@@ -354,6 +355,8 @@ class TestRefusedAsAWhole:
         """Missing prompts, doubled ids."""
         with pytest.raises(InputError, match="does not exist"):
             Job.open(replace(options, prompts=tmp_path / "nowhere"))
+        with pytest.raises(InputError, match="too long"):
+            Job.open(replace(options, prompts=tmp_path / ("p" * 300)))
         options.prompts.write_text('{"id": 1, "prompt": "x"}\n' * 2)
         with pytest.raises(InputError, match="lines 1 and 2"):
             Job.open(options)

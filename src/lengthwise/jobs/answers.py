@@ -100,6 +100,13 @@ def refuse_foreign(answers: Path) -> None:
 
 def check_output(prompts: Path, answers: Path, journal: Path) -> None:
     """Raises UsageError unless answers can be written there, before any work is done for them."""
+    try:
+        _check_output(prompts, answers, journal)
+    except OSError as error:
+        raise UsageError(f"{answers} can't be written ({error.strerror}); use another -o.") from error
+
+
+def _check_output(prompts: Path, answers: Path, journal: Path) -> None:
     folder = answers.parent
     if not folder.is_dir():
         raise UsageError(f"The folder {folder} does not exist, so {answers.name} can't be written there; create it.")

@@ -12,10 +12,14 @@ kill at any moment leaves one of four states, and `run` goes on from each:
 
 Any other answers file is foreign and is refused before any work. A done journal whose answers were removed is
 void: the job begins again.
+
+Rows are held in memory, about 0.6 KB each beside their text; finished answers are not. `_unfinished` and `_pairs`
+walk the rows in order and ask for nothing else, so that a window over the file can take the list's place.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -67,7 +71,7 @@ class Job:
     def open(cls, options: JobOptions) -> Self:
         """Read the prompts and lock the job. Raises InputError, UsageError or JobError for whatever is wrong as a
         whole: files that can't be read or written, doubled ids, answers or a journal that belong to something else."""
-        if options.answers.is_symlink():
+        if os.path.islink(options.answers):
             options = replace(options, answers=options.answers.resolve())  # write where it points, keep the link
         input_format = find_format(options.prompts, options.input_format)
         check_output(options.prompts, options.answers, options.journal)

@@ -65,11 +65,11 @@ def _decoded(raw: bytes) -> str | RequestError:
 
 def open_prompts(path: Path) -> IO[bytes]:
     """Raises InputError unless `path` is a file that can be read, and read again when the job is resumed."""
-    if path.is_dir():
-        raise InputError(f"{path} is a directory; give a file of prompts.")
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path} is no regular file, and a resumed job reads its prompts again; save them to a file.")
     try:
+        if path.is_dir():
+            raise InputError(f"{path} is a directory; give a file of prompts.")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is no regular file, and a resumed job reads its prompts again; save them to one.")
         return path.open("rb")
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; give a file of prompts.") from error
