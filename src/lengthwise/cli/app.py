@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lengthwise import __version__
-from lengthwise.cli import predict, run
+from lengthwise.cli import bench, demo, predict, run
 from lengthwise.cli.console import say
 from lengthwise.errors import LengthwiseError, UsageError
 
@@ -23,6 +23,8 @@ app = typer.Typer(
 
 app.command("run")(run.run)
 app.command("predict")(predict.predict)
+app.command("demo")(demo.demo)
+app.add_typer(bench.app, name="bench")
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 

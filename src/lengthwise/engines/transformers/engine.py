@@ -74,6 +74,7 @@ class TransformersEngine:
         self._waited_row_steps = 0
         self._ended: list[Event] = []
         self._last_progress_s = -math.inf
+        self.num_row_steps = 0  # rows that were in decode steps, summed over all steps so far
 
     @property
     def capabilities(self) -> Capabilities:
@@ -137,7 +138,7 @@ class TransformersEngine:
 
     def _finish(self, row: Row, reason: Literal["stop", "length"]) -> None:
         self._prompts.forget(row.id)
-        self._leave(row, Finished(row.id, self._text(row), reason, len(row.tokens)))
+        self._leave(row, Finished(row.id, self._text(row), reason, len(row.tokens), tuple(row.tokens)))
 
     def _cut(self, row: Row, reason: Literal["cap", "cancelled", "memory"]) -> None:
         self._leave(row, Cut(row.id, tuple(row.tokens), reason))
@@ -182,6 +183,7 @@ class TransformersEngine:
             return
         self._waited_row_steps += len(self._waiting)
         logits = self._model.step(self._running)
+        self.num_row_steps += len(self._running)
         sampler = self._sampler or Sampler(self._running, logits.shape[1], logits.device)
         num_tokens = np.array([len(row.tokens) for row in self._running], dtype=np.int64)
         tokens = sampler.choose(logits, num_tokens).cpu().numpy()
