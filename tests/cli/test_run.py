@@ -138,6 +138,18 @@ def test_ctrl_c_keeps_what_is_finished(prompts, answers) -> None:
     assert [row["id"] for row in read(answers)] == [f"r{i}" for i in range(30)]
 
 
+def test_ctrl_c_while_a_model_is_loaded(replayed, prompts, answers, monkeypatch, capsys) -> None:
+    """Nothing was begun: code 130, one sentence, no file left behind."""
+
+    def interrupted(settings: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lengthwise.cli.run.open_pipeline", interrupted)
+    assert replayed("run", prompts, "-o", answers) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+    assert [path.name for path in prompts.parent.iterdir()] == ["prompts.jsonl"]
+
+
 def test_a_pipe_gets_plain_lines(replayed, prompts, answers, monkeypatch, capsys) -> None:
     """Where stderr is no terminal, progress is a plain line now and then."""
     monkeypatch.setattr("lengthwise.cli.progress.LINE_INTERVAL_S", 0.0005)
