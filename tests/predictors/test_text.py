@@ -230,7 +230,7 @@ def _vicuna(name: str) -> tuple[list[Request], np.ndarray]:
 
 
 def test_vicuna_maximum_of_four() -> None:
-    """On the paper's data and target: error at most 67 tokens and tau at least 0.5 (measured: 61.7 and 0.585; the
+    """On the paper's data and target: error at most 67 tokens and tau at least 0.5 (measured: 61.6 and 0.585; the
     paper's fine-tuned 7B model: 62), after seconds of fitting."""
     requests, lengths = _vicuna("train.jsonl")
     start = time.process_time()
@@ -254,6 +254,18 @@ def test_vicuna_intervals_hold_what_they_promise() -> None:
     is_upper = estimates.median > np.median(estimates.median)
     for rows in (np.ones(len(true), bool), is_upper, ~is_upper):
         assert 0.72 <= inside[rows].mean() <= 0.88
+
+
+def test_vicuna_cut_at_150_tokens_keeps_its_order() -> None:
+    """With a third of the answers cut, long ones are still told from very long ones (tau 0.54 against 0.52 for a fit
+    that takes the cuts for lengths; half of the data)."""
+    requests, lengths = (part[::2] for part in _vicuna("train.jsonl"))
+    cut = np.minimum(lengths[:, 3], 150)
+    fresh, true = _vicuna("eval-1000.jsonl")
+    aware = TextPredictor.fit(requests, cut, cut == 150, model=None).predict(fresh)
+    blind = TextPredictor.fit(requests, cut, model=None).predict(fresh)
+    tau = [kendalltau(estimates.capped(512).median, true[:, 3]).statistic for estimates in (aware, blind)]
+    assert tau[0] > tau[1] + 0.012
 
 
 def test_a_prompt_costs_microseconds() -> None:

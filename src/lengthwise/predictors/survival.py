@@ -28,10 +28,8 @@ def kaplan_meier(values: ArrayLike, is_censored: ArrayLike, at: NDArray[np.float
 
 
 def length_curve(lengths: ArrayLike, is_censored: ArrayLike) -> Floats:
-    """P(length > n) on the grid (float32, len(GRID)), from lengths in tokens; a censored one is "at least this"."""
-    # "At least n" is "more than n - 1"; half a token keeps it apart from answers that ended at n - 1.
-    least = np.asarray(lengths, dtype=np.float64) - 0.5 * np.asarray(is_censored, dtype=bool)
-    return kaplan_meier(np.log(np.maximum(least, 0.5)), is_censored, LOG_GRID).astype(np.float32)
+    """P(length > n) on the grid (float32, len(GRID)), from lengths in tokens; a censored one is "more than this"."""
+    return kaplan_meier(np.log(np.asarray(lengths, np.float64)), is_censored, LOG_GRID).astype(np.float32)
 
 
 def checked_lengths(lengths: ArrayLike, is_censored: ArrayLike | None) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -34,10 +34,9 @@ class TextConfig:
     num_folds: int = 5  # residuals are those of prompts that the fold's model has not seen
     min_level_examples: int = 100  # a distribution of residuals needs about this many for its tenths
     max_levels: int = 10  # more levels of prediction improve nothing: error of all quantiles 41.9 at 8, 12, 16 and 24
-    num_imputations: int = 2  # rounds in which censored lengths are replaced by what is expected beyond them
 
     def __post_init__(self) -> None:
-        counts = ("max_terms", "min_prompts", "min_level_examples", "max_levels", "num_imputations")
+        counts = ("max_terms", "min_prompts", "min_level_examples", "max_levels")
         for name, least in {**dict.fromkeys(counts, 1), "num_folds": 2}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more.")
