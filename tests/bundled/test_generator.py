@@ -1,18 +1,22 @@
 """The generator of the training text."""
 
+import hashlib
 import itertools
 import random
 import re
 
 import pytest
 
-from tools.bundled_model import corpus, foreign, perception
+from tools.bundled_model import corpus, foreign, perception, phrases
 from tools.bundled_model.families import FAMILIES, draw_plan, plan_mode
 from tools.bundled_model.plans import MODIFIERS
 from tools.bundled_model.prompts import PROMPTS_PATH, prompt_lines
+from tools.bundled_model.sentences import DealtSentences
 from tools.bundled_model.topics import TOPICS
+from tools.bundled_model.train import Recipe, Stage
 
 NUM_CONVERSATIONS = 4000
+STREAM_SHA256 = "5b42565fe1e72f08c88b71274dc8cff27e65a6e4bcaecb48513795a41fb25040"
 # Figures, and every word of the templates that speaks about the answer's length.
 STATES_LENGTH = re.compile(r"\d|\b(detail|short|few|little|long|complete)\b")
 
@@ -21,19 +25,44 @@ def count_words(text: str) -> int:
     return len(text.split())
 
 
+def draw(seed: int, mix: corpus.Mix, count: int = NUM_CONVERSATIONS) -> list[corpus.Conversation]:
+    return list(itertools.islice(corpus.training_stream(seed, count_words, mix), count))
+
+
+@pytest.fixture(scope="module", params=Recipe().stages, ids=["first-stage", "final-stage"])
+def stage(request) -> Stage:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def conversations() -> list[corpus.Conversation]:
-    return list(itertools.islice(corpus.training_stream(1, count_words), NUM_CONVERSATIONS))
+def conversations(stage) -> list[corpus.Conversation]:
+    return draw(stage.seed, stage.mix)
 
 
-def test_the_same_seed_gives_the_same_stream(conversations):
-    again = list(itertools.islice(corpus.training_stream(1, count_words), NUM_CONVERSATIONS))
-    assert again == conversations
+def test_the_same_seed_gives_the_same_stream(stage, conversations):
+    assert draw(stage.seed, stage.mix, 1000) == conversations[:1000]
 
 
-def test_another_seed_gives_another_stream(conversations):
-    other = list(itertools.islice(corpus.training_stream(2, count_words), 50))
-    assert other != conversations[:50]
+def test_another_seed_gives_another_stream(stage, conversations):
+    assert draw(stage.seed + 10, stage.mix, 50) != conversations[:50]
+
+
+def test_the_stages_differ_in_seed():
+    seeds = [stage.seed for stage in Recipe().stages]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_the_stream_is_the_same_on_every_machine():
+    digest = hashlib.sha256()
+    for conversation in draw(1, corpus.FIRST_MIX, 1000):
+        digest.update(repr(conversation.messages).encode())
+    assert digest.hexdigest() == STREAM_SHA256
+
+
+def test_dealt_sentences_do_not_repeat_before_all_have_been_used():
+    rng = random.Random(12)
+    sentences = DealtSentences(phrases.ADVICE, TOPICS[0], {}, rng).take(len(phrases.ADVICE))
+    assert len(set(sentences)) == len(phrases.ADVICE)
 
 
 def test_there_are_eight_to_twelve_families_and_some_sixty_topics():

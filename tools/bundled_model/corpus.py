@@ -9,14 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tools.bundled_model import foreign, perception
-from tools.bundled_model.families import (
-    FAMILIES,
-    Combination,
-    draw_plan,
-    fill_slots,
-    write_answer,
-)
+from tools.bundled_model.families import FAMILIES, Combination, draw_plan, write_answer
 from tools.bundled_model.plans import MODIFIERS, clip, stable_choice
+from tools.bundled_model.sentences import fill_slots
 from tools.bundled_model.topics import TOPICS
 
 NUM_HELD_OUT_PROMPTS = 1000
@@ -24,7 +19,6 @@ HELD_OUT_SEED = 20_000
 _HELD_OUT_ONE_IN = 8
 
 # Shares of the stream. PO and PiA stay small so that a later adapter has much to add.
-FOREIGN_SHARE = 0.16
 PO_SHARE = 0.02
 PIA_SHARE = 0.02
 # Several turns in one conversation: distances up to the context length occur in training.
@@ -49,6 +43,22 @@ _POLITE_FORMS = (
     "I have a request. {}",
     "{} Please.",
 )
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What differs between the two stages of training.
+
+    is_varied deals sentences out instead of drawing them, and gives foreign prompts the wider kinds of answers.
+    """
+
+    is_varied: bool
+    foreign_share: float
+    made_up_share: float
+
+
+FIRST_MIX = Mix(is_varied=False, foreign_share=0.16, made_up_share=1 / 6)
+FINAL_MIX = Mix(is_varied=True, foreign_share=0.22, made_up_share=1 / 3)
 
 
 @dataclass(frozen=True)
@@ -103,24 +113,26 @@ def write_prompt(combination: Combination, rng: random.Random) -> Prompt:
     return Prompt(rng.choice(_POLITE_FORMS).format(body + modifier + mark), combination, slots, stated_parts)
 
 
-def answer_prompt(prompt: Prompt, rng: random.Random) -> str:
+def answer_prompt(prompt: Prompt, rng: random.Random, mix: Mix = FINAL_MIX) -> str:
     """One answer; another draw gives another plan now and then."""
     num_parts = prompt.stated_parts or draw_plan(prompt.combination, rng)
-    return write_answer(prompt.combination.family, prompt.slots, num_parts, prompt.combination.topic, rng)
+    combination = prompt.combination
+    return write_answer(combination.family, prompt.slots, num_parts, combination.topic, mix.is_varied, rng)
 
 
-def _family_turn(rng: random.Random) -> tuple[str, str, Combination | None]:
+def _family_turn(rng: random.Random, mix: Mix) -> tuple[str, str, Combination | None]:
     prompt = write_prompt(draw_combination_where(False, rng), rng)
-    return prompt.text, answer_prompt(prompt, rng), prompt.combination
+    return prompt.text, answer_prompt(prompt, rng, mix), prompt.combination
 
 
-def _foreign_turn(rng: random.Random) -> tuple[str, str, Combination | None]:
-    prompt = foreign.make_prompt(rng)
-    return prompt.text, foreign.write_answer(prompt, rng), None
+def _foreign_turn(rng: random.Random, mix: Mix) -> tuple[str, str, Combination | None]:
+    prompt = foreign.make_prompt(rng, mix.made_up_share)
+    write = foreign.write_wide_answer if mix.is_varied else foreign.write_plain_answer
+    return prompt.text, write(prompt, rng), None
 
 
-def _draw_turn(rng: random.Random) -> tuple[str, str, Combination | None]:
-    return (_foreign_turn if rng.random() < FOREIGN_SHARE else _family_turn)(rng)
+def _draw_turn(rng: random.Random, mix: Mix) -> tuple[str, str, Combination | None]:
+    return (_foreign_turn if rng.random() < mix.foreign_share else _family_turn)(rng, mix)
 
 
 def _perceive(prompt: str, answer: str, count_tokens: Callable[[str], int], rng: random.Random) -> tuple[str, str]:
@@ -132,7 +144,7 @@ def _perceive(prompt: str, answer: str, count_tokens: Callable[[str], int], rng:
     return prompt, answer
 
 
-def draw_conversation(count_tokens: Callable[[str], int], rng: random.Random) -> Conversation:
+def draw_conversation(count_tokens: Callable[[str], int], rng: random.Random, mix: Mix) -> Conversation:
     """One training conversation; `count_tokens` gives an answer's length for the PO and PiA numbers."""
     num_turns = rng.randint(2, 10) if rng.random() < MULTI_TURN_SHARE else 1
     messages = []
@@ -140,18 +152,18 @@ def draw_conversation(count_tokens: Callable[[str], int], rng: random.Random) ->
         messages.append({"role": "system", "content": rng.choice(_SYSTEM_MESSAGES)})
     combinations = []
     for _ in range(num_turns):
-        prompt, answer, combination = _draw_turn(rng)
+        prompt, answer, combination = _draw_turn(rng, mix)
         prompt, answer = _perceive(prompt, answer, count_tokens, rng)
         messages += [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
         combinations += [combination] if combination else []
     return Conversation(tuple(messages), tuple(combinations))
 
 
-def training_stream(seed: int, count_tokens: Callable[[str], int]) -> Iterator[Conversation]:
-    """Endless training conversations, the same for the same seed and tokenizer."""
+def training_stream(seed: int, count_tokens: Callable[[str], int], mix: Mix = FINAL_MIX) -> Iterator[Conversation]:
+    """Endless training conversations, the same for the same seed, mix and tokenizer."""
     rng = random.Random(seed)
     while True:
-        yield draw_conversation(count_tokens, rng)
+        yield draw_conversation(count_tokens, rng, mix)
 
 
 def held_out_prompts(count: int = NUM_HELD_OUT_PROMPTS, seed: int = HELD_OUT_SEED) -> list[Prompt]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from tools.bundled_model import phrases
 from tools.bundled_model.plans import MODIFIERS, clip, draw_around, pair_shift, topic_shift
-from tools.bundled_model.topics import NAMES, Topic
+from tools.bundled_model.sentences import DealtSentences, FreeSentences, Sentences
+from tools.bundled_model.topics import Topic
 
 
 @dataclass(frozen=True)
@@ -300,28 +301,6 @@ FAMILIES = (
 FAMILY_BY_NAME = {family.name: family for family in FAMILIES}
 
 
-def fill_slots(topic: Topic, other_topic: Topic, rng: random.Random) -> dict[str, str]:
-    """Words for all slots of a sentence about the topic; paired slots never hold the same word."""
-    part, other_part = rng.sample(topic.parts, 2)
-    act, other_act = rng.sample(topic.acts, 2)
-    trait, other_trait = rng.sample(topic.traits, 2)
-    name, other_name = rng.sample(NAMES, 2)
-    return {
-        "activity": topic.activity,
-        "other_activity": other_topic.activity,
-        "person": topic.person,
-        "place": topic.place,
-        "part": part,
-        "other_part": other_part,
-        "act": act,
-        "other_act": other_act,
-        "trait": trait,
-        "other_trait": other_trait,
-        "name": name,
-        "other_name": other_name,
-    }
-
-
 def plan_mode(combination: Combination) -> int:
     """The most likely number of parts; a function of the combination alone."""
     family = combination.family
@@ -336,10 +315,14 @@ def draw_plan(combination: Combination, rng: random.Random) -> int:
     return draw_around(plan_mode(combination), combination.family.low, combination.family.high, rng)
 
 
-def write_answer(family: Family, slots: dict[str, str], num_parts: int, topic: Topic, rng: random.Random) -> str:
+def write_answer(
+    family: Family, slots: dict[str, str], num_parts: int, topic: Topic, is_dealt: bool, rng: random.Random
+) -> str:
     """An answer of exactly `num_parts` parts; names stay the same throughout."""
     opening = singular(rng.choice(family.openings).format(n=num_parts, **slots))
-    parts = [write_part(family, slots, topic, index + 1, num_parts, rng) for index in range(num_parts)]
+    names = {"name": slots["name"], "other_name": slots["other_name"]}
+    sentences = (DealtSentences if is_dealt else FreeSentences)(family.tone, topic, names, rng)
+    parts = [write_part(family, slots, sentences, index + 1, num_parts, rng) for index in range(num_parts)]
     if not family.unit:
         return opening + (family.separator if family.separator != "\n" else " ").join(parts)
     body = [opening, *parts]
@@ -349,30 +332,16 @@ def write_answer(family: Family, slots: dict[str, str], num_parts: int, topic: T
 
 
 def write_part(
-    family: Family, slots: dict[str, str], topic: Topic, number: int, num_parts: int, rng: random.Random
+    family: Family, slots: dict[str, str], sentences: Sentences, number: int, num_parts: int, rng: random.Random
 ) -> str:
     """One part with its marker; short families mark with a bare "(i)"."""
-    num_sentences = rng.choice(family.sentences)
-    sentences = [
-        capitalise(template.format(**{**fill_slots(topic, topic, rng), **_names(slots)}))
-        for template in rng.sample(family.tone, num_sentences)
-    ]
-    text = ("\n" if family.name == "poem" else " ").join(sentences)
+    text = ("\n" if family.name == "poem" else " ").join(sentences.take(rng.choice(family.sentences)))
     if not family.unit:
         return f"({number}) {text}"
     speaker = f", {(slots['name'], slots['other_name'])[number % 2]}" if family.name == "dialogue" else ""
     return f"{family.unit} {number} of {num_parts}{speaker}: {text}"
 
 
-def _names(slots: dict[str, str]) -> dict[str, str]:
-    return {"name": slots["name"], "other_name": slots["other_name"]}
-
-
 def singular(opening: str) -> str:
-    """ "1 tips" becomes "1 tip"; other counts stay."""
+    """Turns "1 tips" into "1 tip"; other counts stay."""
     return re.sub(r"\b1 (\w+)s\b", r"1 \1", opening)
-
-
-def capitalise(text: str) -> str:
-    """First letter in upper case, the rest untouched."""
-    return text[:1].upper() + text[1:]

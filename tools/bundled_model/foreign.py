@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.bundled_model import phrases
-from tools.bundled_model.families import capitalise, fill_slots, singular
+from tools.bundled_model.families import singular
 from tools.bundled_model.plans import clip, draw_around, stable_choice
-from tools.bundled_model.topics import NAMES, TOPICS
+from tools.bundled_model.sentences import DealtSentences, FreeSentences, Sentences, capitalise, fill_slots
+from tools.bundled_model.topics import NAMES, TOPICS, Topic
 
 _WORDS_PATH = Path(__file__).with_name("foreign_words.txt")
 
@@ -34,13 +35,33 @@ class Frame:
     kind: str
 
 
-# kind: (base parts, gain, low, high, unit, tone, sentences in a part)
-KINDS = {
-    "word": (1.3, 0.3, 1, 3, "", phrases.REASON, (1,)),
-    "short": (1.8, 0.6, 1, 5, "", phrases.FACT, (1,)),
-    "list": (4.5, 1.0, 1, 9, "Item", phrases.ADVICE, (1,)),
-    "text": (3.0, 0.7, 1, 7, "Section", phrases.EXPLANATION, (2,)),
-    "tale": (5.0, 0.8, 2, 9, "Chapter", phrases.STORY, (3,)),
+@dataclass(frozen=True)
+class Kind:
+    """How a frame is answered: mode of the parts (base, gain for each step of the nouns' shift, range) and form."""
+
+    base: float
+    gain: float
+    low: int
+    high: int
+    unit: str
+    tone: tuple[str, ...]
+    sentences: tuple[int, ...]
+
+
+PLAIN_KINDS = {
+    "word": Kind(1.3, 0.3, 1, 3, "", phrases.REASON, (1,)),
+    "short": Kind(1.8, 0.6, 1, 5, "", phrases.FACT, (1,)),
+    "list": Kind(4.5, 1.0, 1, 9, "Item", phrases.ADVICE, (1,)),
+    "text": Kind(3.0, 0.7, 1, 7, "Section", phrases.EXPLANATION, (2,)),
+    "tale": Kind(5.0, 0.8, 2, 9, "Chapter", phrases.STORY, (3,)),
+}
+# Lengths on foreign prompts vary by 37 tokens after the plain kinds; by more than 50 with these.
+WIDE_KINDS = {
+    "word": Kind(1.8, 0.7, 1, 5, "", phrases.REASON, (1,)),
+    "short": Kind(2.6, 0.8, 1, 6, "", phrases.FACT, (1,)),
+    "list": Kind(5.5, 1.4, 1, 11, "Item", phrases.ADVICE, (1,)),
+    "text": Kind(3.8, 1.0, 1, 8, "Section", phrases.EXPLANATION, (2,)),
+    "tale": Kind(5.5, 1.0, 2, 9, "Chapter", phrases.STORY, (3,)),
 }
 
 _FRAME_TABLE = """
@@ -85,9 +106,9 @@ def make_word(rng: random.Random) -> str:
     return "".join(rng.choices(_SYLLABLES, k=rng.randint(2, 3)))
 
 
-def pick_noun(rng: random.Random) -> str:
-    """A common noun, or a made-up one in one of six draws."""
-    return make_word(rng) if rng.random() < 1 / 6 else rng.choice(NOUNS)
+def pick_noun(rng: random.Random, made_up_share: float = 1 / 6) -> str:
+    """A common noun, or now and then a made-up one."""
+    return make_word(rng) if rng.random() < made_up_share else rng.choice(NOUNS)
 
 
 def make_input(rng: random.Random) -> str:
@@ -107,49 +128,71 @@ def make_input(rng: random.Random) -> str:
 
 @dataclass(frozen=True)
 class ForeignPrompt:
-    """A prompt with what its answer needs."""
+    """A prompt with what its answer depends on."""
 
     text: str
     kind: str
     noun: str
+    other_noun: str
 
 
-def make_prompt(rng: random.Random) -> ForeignPrompt:
+def make_prompt(rng: random.Random, made_up_share: float = 1 / 6) -> ForeignPrompt:
     """A frame filled with nouns, in one of three cases with input text below."""
     kind = rng.choices(list(_KIND_WEIGHTS), list(_KIND_WEIGHTS.values()))[0]
     frame = rng.choice([frame for frame in FRAMES if frame.kind == kind])
-    noun = pick_noun(rng)
-    text = frame.text.format(x=noun, y=pick_noun(rng), z=pick_noun(rng), a=rng.choice(ADJECTIVES))
+    noun, other_noun = pick_noun(rng, made_up_share), pick_noun(rng, made_up_share)
+    text = frame.text.format(x=noun, y=other_noun, z=pick_noun(rng, made_up_share), a=rng.choice(ADJECTIVES))
     text += rng.choice(("", "", ".")) if not text.endswith("?") else ""
     if rng.random() < _INPUT_SHARE:
         text += "\n" + rng.choice(("", "\n")) + make_input(rng)
-    return ForeignPrompt(text, kind, noun)
+    return ForeignPrompt(text, kind, noun, other_noun)
 
 
-def foreign_mode(prompt: ForeignPrompt) -> int:
+def foreign_mode(prompt: ForeignPrompt, kind: Kind) -> int:
     """The most likely number of parts: the kind's base, moved by the noun."""
-    base, gain, low, high = KINDS[prompt.kind][:4]
-    return clip(base + gain * stable_choice((-2, -1, 0, 0, 1, 2), "noun", prompt.noun), low, high)
+    shift = stable_choice((-2, -1, 0, 0, 1, 2), "noun", prompt.noun)
+    return clip(kind.base + kind.gain * shift, kind.low, kind.high)
 
 
-def write_answer(prompt: ForeignPrompt, rng: random.Random) -> str:
-    """An answer that likens the noun to the topic which its first letters point at."""
-    _, _, low, high, unit, tone, sentence_counts = KINDS[prompt.kind]
-    topic = stable_choice(TOPICS, "analogy", prompt.noun[:3])
-    num_parts = draw_around(foreign_mode(prompt), low, high, rng)
+def analogy(prompt: ForeignPrompt) -> Topic:
+    """The topic that an answer likens the noun to: its first letters point at it, so that unknown nouns do too."""
+    return stable_choice(TOPICS, "analogy", prompt.noun[:3])
+
+
+def write_plain_answer(prompt: ForeignPrompt, rng: random.Random) -> str:
+    """The first stage's answer: always names the noun, even a made-up one."""
+    kind, topic = PLAIN_KINDS[prompt.kind], analogy(prompt)
+    num_parts = draw_around(foreign_mode(prompt, kind), kind.low, kind.high, rng)
     slots = fill_slots(topic, topic, rng)
+    if prompt.kind == "word":
+        opening = f"The {prompt.noun}, like the {slots['part']}, {num_parts} remarks:"
+    elif prompt.kind == "short":
+        opening = f"On {prompt.noun} I have {num_parts} notes, as with {topic.activity}:"
+    else:
+        opening = f"{capitalise(prompt.noun)} in {num_parts} {kind.unit.lower()}s, a little like {topic.activity}."
+    return singular(opening) + _write_parts(kind, num_parts, FreeSentences(kind.tone, topic, {}, rng), rng)
+
+
+def write_wide_answer(prompt: ForeignPrompt, rng: random.Random) -> str:
+    """The second stage's answer: doesn't name what it can't know, as spelling unknown words ends in babble."""
+    kind, topic = WIDE_KINDS[prompt.kind], analogy(prompt)
+    num_parts = draw_around(foreign_mode(prompt, kind), kind.low, kind.high, rng)
+    part = stable_choice(topic.parts, "part", prompt.other_noun[:3])
+    likeness = f"{topic.activity} and the {part}"
+    subject = prompt.noun if prompt.noun in NOUNS else "this"
+    if prompt.kind == "word":
+        opening = f"Think of {likeness} for {subject}, {num_parts} remarks:"
+    elif prompt.kind == "short":
+        opening = f"About {subject} I have {num_parts} notes, as with {likeness}:"
+    else:
+        opening = f"{capitalise(subject)} in {num_parts} {kind.unit.lower()}s, a little like {likeness}."
+    return singular(opening) + _write_parts(kind, num_parts, DealtSentences(kind.tone, topic, {}, rng), rng)
+
+
+def _write_parts(kind: Kind, num_parts: int, sentences: Sentences, rng: random.Random) -> str:
     parts = []
     for number in range(1, num_parts + 1):
-        templates = rng.sample(tone, rng.choice(sentence_counts))
-        text = " ".join(capitalise(template.format(**fill_slots(topic, topic, rng))) for template in templates)
-        parts.append(f"({number}) {text}" if not unit else f"{unit} {number} of {num_parts}: {text}")
-    opening = _open(prompt, unit, num_parts, slots)
-    return opening + ("\n" if unit else " ") + ("\n" if unit else " ").join(parts)
-
-
-def _open(prompt: ForeignPrompt, unit: str, num_parts: int, slots: dict[str, str]) -> str:
-    if prompt.kind == "word":
-        return singular(f"The {prompt.noun}, like the {slots['part']}, {num_parts} remarks:")
-    if prompt.kind == "short":
-        return singular(f"On {prompt.noun} I have {num_parts} notes, as with {slots['activity']}:")
-    return singular(f"{capitalise(prompt.noun)} in {num_parts} {unit.lower()}s, a little like {slots['activity']}.")
+        text = " ".join(sentences.take(rng.choice(kind.sentences)))
+        parts.append(f"{kind.unit} {number} of {num_parts}: {text}" if kind.unit else f"({number}) {text}")
+    separator = "\n" if kind.unit else " "
+    return separator + separator.join(parts)

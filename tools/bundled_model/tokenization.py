@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from tools.bundled_model.corpus import Conversation, draw_conversation
+from tools.bundled_model.corpus import FIRST_MIX, Conversation, draw_conversation
 
 VOCAB_SIZE = 3072
 MODEL_MAX_LENGTH = 2048
@@ -77,7 +77,7 @@ def wrap_tokenizer(backend: Tokenizer) -> PreTrainedTokenizerFast:
 def _texts(seed: int, num_conversations: int) -> Iterator[str]:
     rng = random.Random(seed)
     for _ in range(num_conversations):
-        for message in draw_conversation(lambda text: len(text.split()), rng).messages:
+        for message in draw_conversation(lambda text: len(text.split()), rng, FIRST_MIX).messages:
             yield message["content"]
 
 

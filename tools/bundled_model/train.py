@@ -12,32 +12,44 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import distributed, multiprocessing
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from tools.bundled_model.corpus import training_stream
+from tools.bundled_model.corpus import FINAL_MIX, FIRST_MIX, Mix, training_stream
 from tools.bundled_model.tokenization import MODEL_MAX_LENGTH, Encoded, Encoder, token_counter, train_tokenizer
 
 DEFAULT_OUT = Path(__file__).parents[2] / "src" / "lengthwise" / "bundled" / "model"
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One pass over a mix, with a learning rate that rises, then falls to zero.
+
+    num_train_tokens counts all tokens of the conversations, prompts included.
+    """
+
+    mix: Mix
+    seed: int
+    num_train_tokens: int
+    peak_learning_rate: float
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that the weights depend on.
 
-    num_train_tokens counts all tokens of the conversations, prompts included. At 12 million, length binds to the
-    prompt; 5 million gave fluent text whose length was as free within a prompt as between prompts.
+    The first stage binds length to the prompt: 10 million tokens do, 5 million gave fluent text whose length was as
+    free within a prompt as between prompts. The second teaches varied sentences and steadier foreign answers.
     """
 
-    seed: int = 1
-    num_train_tokens: int = 10_000_000
+    tokenizer_seed: int = 1
+    stages: tuple[Stage, ...] = (Stage(FIRST_MIX, 1, 10_000_000, 3e-3), Stage(FINAL_MIX, 2, 4_500_000, 2e-3))
     conversations_per_step: int = 48
     micro_batches_per_step: int = 12
-    peak_learning_rate: float = 3e-3
     num_warmup_steps: int = 100
     weight_decay: float = 0.1
     max_gradient_norm: float = 1.0
@@ -90,11 +102,11 @@ def weighted_loss(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Ten
     return (losses * target_weights[wanted]).sum()
 
 
-def learning_rate(step: int, num_steps: int, recipe: Recipe) -> float:
-    """Linear warm-up, then linear decay to zero."""
-    warmup = (step + 1) / recipe.num_warmup_steps
-    decay = (num_steps - step) / max(1, num_steps - recipe.num_warmup_steps)
-    return recipe.peak_learning_rate * min(1.0, warmup, decay)
+def learning_rate_factor(step: int, num_steps: int, num_warmup_steps: int) -> float:
+    """Linear warm-up to 1, then linear decay to zero."""
+    warmup = (step + 1) / num_warmup_steps
+    decay = (num_steps - step) / max(1, num_steps - num_warmup_steps)
+    return min(1.0, warmup, decay)
 
 
 def make_optimizer(model: LlamaForCausalLM, recipe: Recipe) -> torch.optim.Optimizer:
@@ -102,13 +114,13 @@ def make_optimizer(model: LlamaForCausalLM, recipe: Recipe) -> torch.optim.Optim
     matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     vectors = [parameter for parameter in model.parameters() if parameter.ndim == 1]
     groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.peak_learning_rate, betas=(0.9, 0.95))
+    return torch.optim.AdamW(groups, betas=(0.9, 0.95))
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Iterator[list[Encoded]]:
+def batches(tokenizer: PreTrainedTokenizerFast, recipe: Recipe, stage: Stage) -> Iterator[list[Encoded]]:
     """Endless batches of encoded conversations."""
     encoder = Encoder(tokenizer)
-    stream = map(encoder.encode, training_stream(recipe.seed, token_counter(tokenizer)))
+    stream = map(encoder.encode, training_stream(stage.seed, token_counter(tokenizer), stage.mix))
     while True:
         yield list(itertools.islice(stream, recipe.conversations_per_step))
 
@@ -137,37 +149,48 @@ def sum_over_processes(tensors: list[torch.Tensor]) -> None:
         offset += tensor.numel()
 
 
-def estimate_steps(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> int:
-    """Steps that use about the recipe's tokens, from the first twenty batches."""
-    sample = list(itertools.islice(batches(tokenizer, recipe), 20))
+def estimate_steps(tokenizer: PreTrainedTokenizerFast, recipe: Recipe, stage: Stage) -> int:
+    """Steps that use about the stage's tokens, from the first twenty batches."""
+    sample = list(itertools.islice(batches(tokenizer, recipe, stage), 20))
     tokens_per_step = sum(len(encoded.ids) for batch in sample for encoded in batch) / len(sample)
-    return round(recipe.num_train_tokens / tokens_per_step)
+    return round(stage.num_train_tokens / tokens_per_step)
 
 
-def train(rank: int, recipe: Recipe, out: Path, rendezvous: Path) -> None:
-    """One process's part; the first one prints a line and writes the model now and then, and at the end."""
-    torch.manual_seed(recipe.seed)
+def train(rank: int, recipe: Recipe, stage_index: int, out: Path, rendezvous: Path) -> None:
+    """One process's part of a stage, which starts from the model in `out` unless it is the first.
+
+    The first process prints a line now and then, and writes the model to `out` every 400 steps and at the end.
+    """
+    stage = recipe.stages[stage_index]
+    torch.manual_seed(stage.seed)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     distributed.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=recipe.num_processes)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(out)
-    model = LlamaForCausalLM(make_config(tokenizer))
+    model = LlamaForCausalLM.from_pretrained(out) if stage_index else LlamaForCausalLM(make_config(tokenizer))
+    num_steps = estimate_steps(tokenizer, recipe, stage)
+    for step, line in enumerate(run_steps(model, tokenizer, recipe, stage, num_steps)):
+        if rank == 0 and (step % 10 == 0 or step == num_steps - 1):
+            print(f"stage {stage_index + 1} step {step + 1} of {num_steps} {line}", flush=True)
+        if rank == 0 and (step % 400 == 399 or step == num_steps - 1):
+            save(model, tokenizer, out)
+
+
+def run_steps(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, stage: Stage, num_steps: int
+) -> Iterator[str]:
+    """Trains the model in place; gives a line about each step."""
+    model.train()
     optimizer = make_optimizer(model, recipe)
-    num_steps = estimate_steps(tokenizer, recipe)
-    print(f"{model.num_parameters():,} parameters, {num_steps} steps", flush=True)
     started_s, num_tokens = time.monotonic(), 0
-    for step, batch in enumerate(itertools.islice(batches(tokenizer, recipe), num_steps)):
+    for step, batch in enumerate(itertools.islice(batches(tokenizer, recipe, stage), num_steps)):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, num_steps, recipe)
+            group["lr"] = stage.peak_learning_rate * learning_rate_factor(step, num_steps, recipe.num_warmup_steps)
         loss = train_step(model, batch, recipe, tokenizer.pad_token_id)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         num_tokens += sum(len(encoded.ids) for encoded in batch)
-        if rank == 0 and (step % 10 == 0 or step == num_steps - 1):
-            tokens_per_s = num_tokens / (time.monotonic() - started_s)
-            print(f"step {step} loss {loss:.4f} tokens {num_tokens} tokens/s {tokens_per_s:.0f}", flush=True)
-        if rank == 0 and (step % 400 == 399 or step == num_steps - 1):
-            save(model, tokenizer, out)
+        yield f"loss {loss:.4f} tokens {num_tokens} tokens/s {num_tokens / (time.monotonic() - started_s):.0f}"
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
@@ -188,16 +211,28 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
     tokenizer.save_pretrained(out)
 
 
+def write_summary(recipe: Recipe, seconds: float, out: Path) -> None:
+    """training.json: the line about the training in the model card."""
+    tokens = " + ".join(f"{stage.num_train_tokens / 1e6:g}" for stage in recipe.stages)
+    summary = f"{tokens} million tokens in {len(recipe.stages)} stages, {seconds / 60:.0f} minutes on two shared cores."
+    (out / "training.json").write_text(json.dumps({"summary": summary, "recipe": asdict(recipe)}, indent=2) + "\n")
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT)
-    parser.add_argument("--num-train-tokens", type=int, default=Recipe.num_train_tokens)
+    parser.add_argument("--first-stage", type=int, default=1, help="later ones start from the model in --out")
     arguments = parser.parse_args()
-    recipe = Recipe(num_train_tokens=arguments.num_train_tokens)
-    train_tokenizer(recipe.seed).save_pretrained(arguments.out)
-    with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.spawn(train, (recipe, arguments.out, Path(folder) / "rendezvous"), nprocs=recipe.num_processes)
+    recipe = Recipe()
+    if arguments.first_stage == 1:
+        train_tokenizer(recipe.tokenizer_seed).save_pretrained(arguments.out)
+    started_s = time.monotonic()
+    for stage_index in range(arguments.first_stage - 1, len(recipe.stages)):
+        with tempfile.TemporaryDirectory() as folder:
+            rendezvous = Path(folder) / "rendezvous"
+            multiprocessing.spawn(train, (recipe, stage_index, arguments.out, rendezvous), nprocs=recipe.num_processes)
+    write_summary(recipe, time.monotonic() - started_s, arguments.out)
 
 
 if __name__ == "__main__":
