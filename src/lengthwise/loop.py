@@ -184,8 +184,8 @@ class Loop:
             tracked.tokens = ()
         cap = min(start.cap, waiting.max_tokens) if capabilities.can_cut else waiting.max_tokens
         assert cap > len(tracked.tokens), f"{start.id}: a cap of {cap} leaves nothing to write"
-        self.running[start.id] = RunningRequest(start.id, waiting.prompt_tokens, cap, len(tracked.tokens), self.clock())
         self.engine.start(tracked.request, tracked.tokens, cap, start.priority)
+        self.running[start.id] = RunningRequest(start.id, waiting.prompt_tokens, cap, len(tracked.tokens), self.clock())
 
     def _check_that_something_runs(self) -> None:
         if self.waiting and not self.running:

@@ -1,0 +1,71 @@
+"""The conformance checks see faults: what ships for others to check with must not pass everything."""
+
+from __future__ import annotations
+
+import pytest
+
+from lengthwise.engines.replay import ReplayEngine
+from lengthwise.scheduling.arrival import ArrivalScheduler
+from lengthwise.testing import check_engine, check_scheduler, recorded_lengths
+from lengthwise.types import Cut, Finished, Request, Start
+
+
+class Faulty(ArrivalScheduler):
+    def __init__(self, fault: str) -> None:
+        super().__init__(8)
+        self.fault = fault
+
+    def remove(self, request_ids):
+        if self.fault != "forgets to remove":
+            super().remove(request_ids)
+
+    def decide(self, view):
+        starts = super().decide(view)
+        if self.fault == "last first":
+            return starts[::-1]
+        if self.fault == "too many rows" and starts and self._fresh:
+            return [*starts, *(Start(r.id, r.max_tokens) for r in [self._fresh.popleft()])]
+        if self.fault == "cap of nothing":
+            return [Start(start.id, view.waiting[start.id].num_tokens) for start in starts]
+        if self.fault == "drops a request" and len(starts) > 1:
+            return starts[:-1]
+        return starts
+
+
+@pytest.mark.parametrize(
+    "fault", ["forgets to remove", "last first", "too many rows", "cap of nothing", "drops a request"]
+)
+def test_a_faulty_scheduler_is_seen(fault):
+    """Arrival order passes; with any one fault it does not."""
+    check_scheduler(lambda: Faulty("none"))
+    with pytest.raises(Exception, match=r"."):
+        check_scheduler(lambda: Faulty(fault))
+
+
+class FaultyEngine(ReplayEngine):
+    def __init__(self, lengths, fault: str) -> None:
+        super().__init__(lengths)
+        self.fault = fault
+
+    def poll(self, timeout_s):
+        events = super().poll(timeout_s)
+        if self.fault == "reports twice":
+            return events + [event for event in events if isinstance(event, Finished)][:1]
+        if self.fault == "counts one more":
+            return [
+                Finished(e.id, e.text, e.finish_reason, e.completion_tokens + 1) if isinstance(e, Finished) else e
+                for e in events
+            ]
+        if self.fault == "cancels silently":
+            return [event for event in events if not (isinstance(event, Cut) and event.reason == "cancelled")]
+        return events
+
+
+@pytest.mark.parametrize("fault", ["reports twice", "counts one more", "cancels silently"])
+def test_a_faulty_engine_is_seen(fault):
+    """The replay engine passes; with any one fault it does not."""
+    lengths = recorded_lengths(12)
+    requests = [Request(name, "prompt") for name in lengths]
+    check_engine(FaultyEngine(lengths, "none"), requests)
+    with pytest.raises(AssertionError):
+        check_engine(FaultyEngine(lengths, fault), requests)
