@@ -106,6 +106,13 @@ class TestCaps:
         add(grouped, {"a": 41, "b": 90, "c": 1})
         assert [decide(grouped)[0].cap for _ in range(2)] == [100, 50]
 
+    def test_a_row_is_not_granted_more_than_it_may_have(self):
+        """A limit of 60 is no reason to let the batch run to 100, the end of its bin."""
+        grouped = scheduler(bin_tokens=50)
+        requests = [WaitingRequest("a", 10, 60), WaitingRequest("b", 10, LIMIT), WaitingRequest("c", 10, LIMIT)]
+        grouped.add(requests, LengthEstimates.certain([60, 20, 20]))
+        assert decide(grouped) == [Start("a", 60), Start("b", 60)]
+
     def test_caps_count_the_whole_answer(self):
         """A row that goes on is granted its predicted rest (20), and so is the neighbour that has 10 tokens."""
         grouped = scheduler()
@@ -141,6 +148,13 @@ class TestCutRows:
         grouped = scheduler(on_cut="restart")
         add(grouped, {"a": 80, "b": 60, "c": 99}, num_tokens=30, num_cuts=1)
         assert decide(grouped) == [Start("a", LIMIT, restart=True), Start("b", LIMIT, restart=True)]
+
+    def test_keep_their_own_restart_in_any_order(self):
+        """The longest limit goes first; the row that wrote nothing has nothing to throw away, wherever it stands."""
+        grouped = scheduler(on_cut="restart")
+        requests = [WaitingRequest("a", 10, 50, 5, num_cuts=1), WaitingRequest("b", 10, 70, 0, num_cuts=1)]
+        grouped.add(requests, LengthEstimates.unknown(2))
+        assert decide(grouped) == [Start("b", 70), Start("a", 50, restart=True)]
 
     def test_have_nothing_to_throw_away_before_their_first_token(self):
         """Cut by the engine before it wrote anything: no restart to count."""
@@ -207,6 +221,13 @@ class TestOddInput:
         grouped = scheduler()
         grouped.add([WaitingRequest(name, 10, LIMIT) for name in "abc"], LengthEstimates.from_survival([curves] * 3))
         assert batches(grouped) == ["a!b!", "c!"]
+
+    def test_an_estimate_below_what_is_written_grants_a_token(self):
+        """A late estimate of 10 for a row that has 20: the cap leaves room to go on, and the row has more cuts."""
+        grouped = scheduler(sizing=FixedSizing(1))
+        requests = [WaitingRequest(name, 10, LIMIT, 20, num_cuts=1) for name in "ab"]
+        grouped.add(requests, LengthEstimates.certain([10, 10]))
+        assert decide(grouped) == [Start("a", 21)]
 
     @pytest.mark.parametrize(
         ("wrong", "message"),

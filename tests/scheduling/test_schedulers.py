@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -118,6 +119,7 @@ class TestOrder:
         runs = [
             subprocess.run(
                 [sys.executable, "-c", program],
+                cwd=Path(__file__).parents[2],
                 env=os.environ | {"PYTHONHASHSEED": seed},
                 capture_output=True,
                 text=True,

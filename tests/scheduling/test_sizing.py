@@ -109,6 +109,7 @@ class TestTable:
     def test_a_large_last_batch_stays(self):
         """128 of a bin of 256 stay, 127 move up; 16 of a bin of 32 stay, 15 move up."""
         assert all_sizes(TableSizing(), [50] * 128 + [100]) == [128, 1]
+        assert all_sizes(TableSizing(), [50] * 128 + [300]) == [128, 1]
         assert all_sizes(TableSizing(), [50] * 127 + [100]) == [128]
         assert all_sizes(TableSizing(), [200] * 16 + [300]) == [16, 1]
         assert all_sizes(TableSizing(), [200] * 15 + [300]) == [16]
@@ -116,6 +117,10 @@ class TestTable:
     def test_what_moved_up_may_fill_several_batches(self):
         """127 move up into 200 rows of the next bin: 327 rows are 128, 128 and 71, which stay."""
         assert all_sizes(TableSizing(), [50] * 127 + [100] * 200) == [128, 128, 71]
+
+    def test_what_skips_bins_runs_in_the_sizes_of_its_new_bin(self):
+        """127 that join a row above 200 tokens run in batches of 16, as the rule has it."""
+        assert all_sizes(TableSizing(), [50] * 127 + [300]) == [16] * 8
 
     def test_is_checked_against_memory(self):
         """The table was made for one card: 256 rows of 60 tokens don't fit 600, ten do."""

@@ -91,8 +91,8 @@ class TableSizing:
 
 def num_that_fit(rows: Rows, free_rows: int, free_kv_tokens: float) -> int:
     """How many of the first `rows` fit beside each other as one batch; at least 1."""
-    window = rows[: max(free_rows, 1)]
-    return max(int(np.searchsorted(reserved_tokens(window), free_kv_tokens, side="right")), 1)
+    reserved = reserved_tokens(rows[:free_rows])
+    return max(int(np.searchsorted(reserved, free_kv_tokens, side="right")), 1)
 
 
 def reserved_tokens(rows: Rows) -> Ints:

@@ -1,0 +1,25 @@
+"""A promise of the project: planning one million requests takes under 3 s and under 1 GB."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def measured() -> dict[str, float]:
+    """In a process of its own: memory is counted from its start."""
+    command = [sys.executable, "-m", "tests.scheduling.plan_a_million"]
+    return json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+
+
+def test_a_million_requests_are_planned_in_3_s_and_1_gb():
+    """Processor time, the better of two runs: a busy machine makes neither promise false. About 1.7 s and 0.6 GB."""
+    taken = measured()
+    if taken["plan_s"] >= 3:
+        taken = min(taken, measured(), key=lambda run: run["plan_s"])
+    assert taken["plan_s"] < 3
+    assert taken["peak_bytes"] < 1e9
