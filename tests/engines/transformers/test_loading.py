@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lengthwise.engines.transformers import ModelOptions
 from lengthwise.engines.transformers.loading import choose_device, identify_model, load_model
-from lengthwise.errors import ModelError, UsageError
+from lengthwise.errors import ModelError
 from lengthwise.types import Request
 
 
@@ -310,7 +310,7 @@ def test_quantising_needs_bitsandbytes(tiny_llama_dir, monkeypatch):
 )
 def test_options_that_cant_be_are_refused_when_made(options):
     """Before any file is touched."""
-    with pytest.raises(UsageError):
+    with pytest.raises(ModelError):
         ModelOptions(**options)
 
 

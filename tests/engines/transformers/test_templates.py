@@ -1,7 +1,7 @@
 import pytest
 from jinja2 import TemplateError
 
-from lengthwise.engines.transformers.templates import PromptEncoder, choose_template
+from lengthwise.engines.transformers.templates import PromptEncoder, choose_template, is_own_template
 from lengthwise.errors import ModelError, RequestError
 from lengthwise.types import Request
 
@@ -108,6 +108,23 @@ def test_messages_without_a_template_are_an_error_with_a_way_out(tokenizer):
     """A format that the model was not trained on is not invented."""
     with pytest.raises(RequestError, match="vicuna"):
         encoder(tokenizer, "none")(chat(("user", "Hi")))
+
+
+@pytest.mark.parametrize(
+    ("own", "wanted", "is_own"),
+    [
+        (CHAT, "auto", True),
+        (CHAT, "none", False),
+        (CHAT, "vicuna", False),
+        (None, "auto", True),
+        (None, "none", True),
+        (None, "vicuna", False),
+    ],
+)
+def test_the_model_s_own_template_is_known_as_such(tokenizer, own, wanted, is_own):
+    """What is chosen by name may be the same; then a model's identity is the same too."""
+    tokenizer.chat_template = own
+    assert is_own_template(tokenizer, choose_template(tokenizer, wanted)) == is_own
 
 
 def test_text_parts_are_joined(tokenizer):

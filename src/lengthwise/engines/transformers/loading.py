@@ -29,7 +29,7 @@ from lengthwise.engines.transformers.checkpoint import find_adapter, find_model
 from lengthwise.engines.transformers.identity import adapter_digest, model_identity, text_digest
 from lengthwise.engines.transformers.model import LoadedModel
 from lengthwise.engines.transformers.options import ModelOptions
-from lengthwise.engines.transformers.templates import ChatTemplate, PromptEncoder, choose_template
+from lengthwise.engines.transformers.templates import ChatTemplate, PromptEncoder, choose_template, is_own_template
 from lengthwise.errors import ModelError
 
 log = logging.getLogger("lengthwise")
@@ -124,7 +124,7 @@ def _identity(files: _Files, options: ModelOptions) -> str:
         parts.append(options.quantization)
     if files.adapter is not None:
         parts.append(f"adapter-{adapter_digest(files.adapter)}")
-    if files.template != choose_template(files.tokenizer, "auto"):
+    if not is_own_template(files.tokenizer, files.template):
         parts.append(f"template-{text_digest(files.template.source)}" if files.template else "no-template")
     return model_identity(files.folder, parts)
 

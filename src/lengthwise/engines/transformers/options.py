@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lengthwise.errors import UsageError
+from lengthwise.errors import ModelError, UsageError
 
 DTYPES = ("float32", "float16", "bfloat16")
 Loop = Literal["auto", "rows", "generate"]
@@ -13,7 +13,7 @@ Loop = Literal["auto", "rows", "generate"]
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """Which model, and how it is loaded. Raises UsageError on a value or a combination that can't be."""
+    """Which model, and how it is loaded. Raises ModelError on a value or a combination that can't be."""
 
     model: str | None = None
     """Hub id or folder; None: the bundled model."""
@@ -39,16 +39,16 @@ class ModelOptions:
 
     def __post_init__(self) -> None:
         if self.dtype not in ("auto", *DTYPES):
-            raise UsageError(f"dtype is {self.dtype!r}; it must be auto, {', '.join(DTYPES)}.")
+            raise ModelError(f"dtype is {self.dtype!r}; it must be auto, {', '.join(DTYPES)}.")
         if self.quantization not in (None, "4bit", "8bit"):
-            raise UsageError(f"quantization is {self.quantization!r}; it must be 4bit, 8bit, or left out.")
+            raise ModelError(f"quantization is {self.quantization!r}; it must be 4bit, 8bit, or left out.")
         if self.device_map is not None and self.device != "auto":
-            raise UsageError(
+            raise ModelError(
                 f"device {self.device!r} and device_map {self.device_map!r} exclude each other: a device is for a "
                 "model on one device, a device_map spreads it. Give one."
             )
         if self.context_tokens is not None and self.context_tokens < 2:
-            raise UsageError(f"context_tokens is {self.context_tokens}; a prompt and an answer need 2 or more.")
+            raise ModelError(f"context_tokens is {self.context_tokens}; a prompt and an answer need 2 or more.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,13 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, wanted: str) -> ChatTemp
     return _checked(tokenizer, ChatTemplate(_read_template(Path(wanted))), wanted)
 
 
+def is_own_template(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate | None) -> bool:
+    """Whether `auto` would have chosen this one."""
+    own = tokenizer.chat_template
+    source = own.get("default") if isinstance(own, dict) else own
+    return template == (ChatTemplate(source) if source else None)
+
+
 @dataclass(frozen=True)
 class PromptEncoder:
     """Turns requests into prompt token ids with one tokenizer and one template (None: text as it is).
