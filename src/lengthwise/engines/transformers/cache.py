@@ -47,10 +47,14 @@ class FreeBlocks:
         self._returned: list[int] = []
         self.num_touched = 0
 
+    @property
+    def num_free(self) -> int:
+        return len(self._returned) + self._max_blocks - self.num_touched
+
     def take(self, row: Row, num_tokens: int) -> None:
         """Give the row blocks for `num_tokens` tokens in all. Raises OutOfBlocks, with nothing taken."""
         wanted = num_blocks_for(num_tokens) - len(row.blocks)
-        if wanted > len(self._returned) + self._max_blocks - self.num_touched:
+        if wanted > self.num_free:
             raise OutOfBlocks
         row.blocks.extend(self._take() for _ in range(wanted))
 

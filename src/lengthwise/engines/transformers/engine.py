@@ -96,6 +96,7 @@ class TransformersEngine:
             if row.id == request_id:
                 self._cut(row, "cancelled")
 
+    @torch.inference_mode()
     def poll(self, timeout_s: float) -> list[Event]:
         """Let everything that was started enter, then step until a row ends or the time is over."""
         deadline_s = time.monotonic() + timeout_s
@@ -170,13 +171,16 @@ class TransformersEngine:
         return not self._running or self._waited_row_steps >= self._config.patience_row_steps
 
     def _enter(self) -> None:
+        """Read the rows that wait, as far as the cache has room: first come, first served."""
         self._waited_row_steps = 0
         for row in [row for row in self._waiting if len(row.tokens) >= row.end]:
             self._reach_end(row)
-        if self._waiting:
-            self._model.read(self._waiting)
-            self._running += self._waiting
-            self._waiting, self._sampler = [], None
+        num_fitting = self._model.num_fitting(self._waiting, self._running)
+        entering = self._waiting[: num_fitting if self._running else max(1, num_fitting)]
+        self._model.read(entering)
+        if entering:
+            self._running += entering
+            self._waiting, self._sampler = self._waiting[len(entering) :], None
 
     def _step(self) -> None:
         if not self._running:
@@ -197,24 +201,35 @@ class TransformersEngine:
     def _survive(self, work: Callable[[], None]) -> None:
         """Do the work; if memory ends, put rows back. The work changes no answer before all of it is done."""
         try:
-            with torch.inference_mode():
-                return work()
+            return work()
         except OutOfBlocks:
-            num_kept = len(self._waiting) + len(self._running) - 1
+            make_room = self._drop_newest
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            num_kept = (len(self._waiting) + len(self._running)) // 2
-            self._max_running = max(1, num_kept)
-        self._put_back(num_kept)  # outside the handlers, whose traceback holds the tensors that filled the memory
+            make_room = self._halve
+        make_room()  # outside the handlers, whose traceback holds the tensors that filled the memory
 
-    def _put_back(self, num_kept: int) -> None:
+    def _drop_newest(self) -> None:
+        """The cache is full: the newest row gives way, so that the oldest always gets on."""
+        if len(self._running) > 1:
+            self._cut(self._running[-1], "memory")
+        else:
+            self._fail_as_too_large((self._running or self._waiting)[0])
+
+    def _halve(self) -> None:
+        """The device is full: the newer half of the rows gives way, and so many are no longer taken. If one row is
+        too large alone, it is to blame, not the number of rows: as many as before are taken again."""
         rows = self._running + self._waiting
-        if num_kept == 0:
-            self._fail(rows[0], "out_of_memory", _TOO_LARGE.format(len(rows[0].prompt), len(rows[0].tokens)))
-        for row in reversed(rows[max(1, num_kept) :]):
+        self._max_running = len(rows) // 2 or self._config.max_running
+        if len(rows) == 1:
+            self._fail_as_too_large(rows[0])
+        for row in reversed(rows[len(rows) // 2 :] if len(rows) > 1 else []):
             self._cut(row, "memory")
         self._model.compact(self._running + self._waiting)
+
+    def _fail_as_too_large(self, row: Row) -> None:
+        self._fail(row, "out_of_memory", _TOO_LARGE.format(len(row.prompt), len(row.tokens)))
 
     def _take_events(self) -> list[Event]:
         events, self._ended = self._ended, []

@@ -18,6 +18,7 @@ from lengthwise.engines.transformers.cache import (
     FreeBlocks,
     PromptWrite,
     StepWrite,
+    num_blocks_for,
 )
 from lengthwise.engines.transformers.model import LoadedModel
 from lengthwise.engines.transformers.rows import Row
@@ -39,6 +40,16 @@ class RowModel:
         self._max_read_tokens = max_read_tokens
         self._max_padding_tokens = max_padding_tokens
         self.last_view: BlockView | None = None
+
+    def num_fitting(self, waiting: Sequence[Row], running: Sequence[Row]) -> int:
+        """How many of those that wait, from the first, may enter now. Each row keeps room for one block more, if it
+        will need one: else rows that enter would take the blocks for which others have just been put back."""
+        num_free = self._free.num_free - sum(map(_blocks_needed_soon, running))
+        for index, row in enumerate(waiting):
+            num_free -= _blocks_needed_soon(row)
+            if num_free < 0:
+                return index
+        return len(waiting)
 
     def read(self, rows: Sequence[Row]) -> None:
         """Let rows enter: their keys, all but the newest token's, go into the cache. Raises OutOfBlocks, or the
@@ -129,7 +140,12 @@ class RowModel:
         return torch.from_numpy(array).to(self._loaded.device)
 
 
+def _blocks_needed_soon(row: Row) -> int:
+    num_tokens = min(row.position + 1 + BLOCK_TOKENS, len(row.prompt) + row.end)
+    return max(0, num_blocks_for(num_tokens) - len(row.blocks))
+
+
 def _release_memory(device: torch.device) -> None:
-    gc.collect()
     if device.type != "cpu":
+        gc.collect()
         torch.accelerator.empty_cache()
