@@ -1,0 +1,177 @@
+"""Blocks: who has which, and attention over them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lengthwise.engines.transformers.attention import BlockView, attend
+from lengthwise.engines.transformers.cache import (
+    BLOCK_TOKENS,
+    BlockCache,
+    FreeBlocks,
+    OutOfBlocks,
+    PromptWrite,
+    StepWrite,
+    num_blocks_for,
+)
+from lengthwise.engines.transformers.rows import Row
+from lengthwise.types import SamplingParams
+
+HEADS, KV_HEADS, SIZE = 4, 2, 8
+CPU = torch.device("cpu")
+
+
+def make_row(num_tokens: int) -> Row:
+    """A row with `num_tokens` tokens in the cache and one that is new."""
+    return Row("r", SamplingParams(), [0] * (num_tokens + 1), [], 10**6, 10**6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(actions=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5 * BLOCK_TOKENS)), max_size=40))
+def test_no_block_has_two_owners(actions: list[tuple[int, int]]) -> None:
+    """Whatever is taken, given back and compacted: rows' blocks are distinct, as many as their tokens need, and none
+    is lost; a request for too many takes nothing."""
+    free, rows = FreeBlocks(12), [make_row(0) for _ in range(4)]
+    for which, num_tokens in actions:
+        if which == 4:
+            free.compact(rows)
+            assert sorted(block for row in rows for block in row.blocks) == list(range(free.num_touched))
+        elif num_tokens == 0:
+            free.put_back(rows[which])
+        else:
+            _take(free, rows[which], num_tokens)
+        taken = [block for row in rows for block in row.blocks]
+        assert len(set(taken)) == len(taken) == 12 - free.num_free
+        assert all(0 <= block < free.num_touched <= 12 for block in taken)
+
+
+def _take(free: FreeBlocks, row: Row, num_tokens: int) -> None:
+    before = list(row.blocks)
+    wanted = max(num_blocks_for(num_tokens), len(before))
+    if wanted - len(before) > free.num_free:
+        with pytest.raises(OutOfBlocks):
+            free.take(row, num_tokens)
+        assert row.blocks == before
+    else:
+        free.take(row, num_tokens)
+        assert len(row.blocks) == wanted
+        assert row.blocks[: len(before)] == before
+
+
+class Written:
+    """Rows whose keys and values are in a cache of one layer, and the same side by side."""
+
+    def __init__(self, num_tokens: list[int], dtype: torch.dtype = torch.float32) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.rows = [make_row(num) for num in num_tokens]
+        longest = max(num_tokens) + 1
+        shape = (len(num_tokens), KV_HEADS, longest, SIZE)
+        self.keys = torch.randn(shape, generator=generator, dtype=dtype)
+        self.values = torch.randn(shape, generator=generator, dtype=dtype)
+        self.query = torch.randn(len(num_tokens), HEADS, 1, SIZE, generator=generator, dtype=dtype)
+        self.free, self.cache = FreeBlocks(100), BlockCache()
+        free_before = make_row(0)
+        self.free.take(free_before, 3 * BLOCK_TOKENS)
+        for row in self.rows:
+            self.free.take(row, row.position + 1)
+        self.free.put_back(free_before)  # holes
+        self.cache.resize(self.free.num_touched)
+        self.cache.write = PromptWrite.of(self.rows, CPU)
+        self.cache.update(self.keys[:, :, :-1], self.values[:, :, :-1], 0)
+
+    def step(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write each row's new key and value; what attention is then given."""
+        position = torch.tensor([row.position for row in self.rows])
+        block = torch.tensor([row.blocks[-1] for row in self.rows])
+        self.cache.write = StepWrite(block, position % BLOCK_TOKENS, self.free.num_touched)
+        new = torch.arange(len(self.rows)), slice(None), position
+        return self.cache.update(self.keys[new].unsqueeze(2), self.values[new].unsqueeze(2), 0)
+
+    @property
+    def view(self) -> BlockView:
+        owner = torch.zeros(self.free.num_touched, dtype=torch.long)
+        start = torch.full((self.free.num_touched,), 2**40)
+        for index, row in enumerate(self.rows):
+            owner[row.blocks] = index
+            start[row.blocks] = torch.arange(len(row.blocks)) * BLOCK_TOKENS
+        return BlockView(owner, start, torch.tensor([row.position for row in self.rows]))
+
+    def expected(self, index: int, window: int | None, softcap: float | None, scaling: float) -> torch.Tensor:
+        """The textbook, for one row."""
+        end = self.rows[index].position + 1
+        begin = max(0, end - window) if window else 0
+        keys = self.keys[index, :, begin:end].repeat_interleave(HEADS // KV_HEADS, 0).double()
+        values = self.values[index, :, begin:end].repeat_interleave(HEADS // KV_HEADS, 0).double()
+        scores = (self.query[index].double() @ keys.transpose(1, 2)) * scaling
+        scores = scores if softcap is None else torch.tanh(scores / softcap) * softcap
+        return (scores.softmax(-1) @ values).transpose(0, 1)
+
+
+LENGTHS = [0, 1, BLOCK_TOKENS - 1, BLOCK_TOKENS, BLOCK_TOKENS + 1, 3 * BLOCK_TOKENS + 5, 17]
+
+
+@pytest.mark.parametrize("window", [None, 1, 10, BLOCK_TOKENS, 10_000])
+@pytest.mark.parametrize("softcap", [None, 1.5])
+def test_attention_over_blocks_is_attention(window: int | None, softcap: float | None) -> None:
+    """Rows of very different length, free blocks between them, windows and soft caps: each row's output is that of
+    the row alone."""
+    written = Written(LENGTHS)
+    key, value = written.step()
+    out, _ = attend(
+        torch.nn.Module(),
+        written.query,
+        key,
+        value,
+        None,
+        block_view=written.view,
+        scaling=0.3,
+        sliding_window=window,
+        softcap=softcap,
+    )
+    assert out.shape == (len(LENGTHS), 1, HEADS, SIZE)
+    for index in range(len(LENGTHS)):
+        expected = written.expected(index, window, softcap, 0.3).float()
+        torch.testing.assert_close(out[index], expected, atol=2e-6, rtol=1e-5)
+
+
+def test_attention_in_sixteen_bits_rounds_only_inputs_and_output() -> None:
+    """bfloat16 keys and values: the output is that of float64 within a few roundings of bfloat16."""
+    written = Written(LENGTHS, torch.bfloat16)
+    key, value = written.step()
+    out, _ = attend(torch.nn.Module(), written.query, key, value, None, block_view=written.view)
+    assert out.dtype == torch.bfloat16
+    for index in range(len(LENGTHS)):
+        expected = written.expected(index, None, None, SIZE**-0.5).float()
+        torch.testing.assert_close(out[index].float(), expected, atol=0.03, rtol=0.03)
+
+
+def test_growing_and_compacting_keep_what_is_there() -> None:
+    """After both, attention gives the same, from fewer blocks."""
+    written = Written(LENGTHS)
+    written.cache.resize(90)
+    before = attend(torch.nn.Module(), written.query, *written.step(), None, block_view=written.view)[0]
+    num_before = written.free.num_touched
+    written.cache.move(*written.free.compact(written.rows))
+    written.cache.resize(written.free.num_touched)
+    after = attend(torch.nn.Module(), written.query, *written.step(), None, block_view=written.view)[0]
+    assert written.free.num_touched == num_before - 3
+    torch.testing.assert_close(after, before, atol=1e-6, rtol=1e-6)
+
+
+def test_prompts_see_their_own_keys_only() -> None:
+    """While prompts are read, the cache hands back what it was given: nothing else is there for them."""
+    cache: Any = BlockCache()
+    rows = [make_row(5)]
+    FreeBlocks(1).take(rows[0], 6)
+    cache.resize(1)
+    cache.write = PromptWrite.of(rows, CPU)
+    states = torch.randn(1, KV_HEADS, 5, SIZE)
+    keys, values = cache.update(states, states, 0)
+    assert keys is states
+    assert values is states
+    assert cache.get_seq_length() == 0
