@@ -25,7 +25,7 @@ class JobOptions:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     """What holds where a row says nothing. Greedy by default: answers can then be compared and repeated."""
     max_tokens: int = 512
-    """Limit of answers whose row gives none; the paper's setting (section 5.1: at most 512 new tokens). It is the
+    """Limit of answers whose row gives none; the paper's setting (at most 512 new tokens). It is the
     engine that applies it; here it is part of what determines the answers."""
     seed: int = 0
     """A row without a seed draws from (this, its id)."""

@@ -13,7 +13,7 @@ from lengthwise.types import Request, SamplingParams
 @dataclass(frozen=True)
 class Provenance:
     """What was learned from. `target` names what a training length was: `answer` (one answer: what order, price and
-    time need) or a training target of the paper (`max-of-4`, section 3.3)."""
+    time need) or a training target of the paper (`max-of-4`)."""
 
     model: str | None  # identity of the served model; None: holds for any
     num_examples: int

@@ -52,7 +52,7 @@ class FixedSizing:
 
 @dataclass(frozen=True)
 class TableSizing:
-    """Variable batch size by the paper's table (section 4.2; made for Vicuna-7B on one 80 GB card).
+    """Variable batch size by the paper's table (made for Vicuna-7B on one 80 GB card).
 
     Requests are binned by predicted length. A bin's last batch that is smaller than max(size // 2, `min_rows`)
     moves up into the next bin that has requests; the top bin keeps its last batch. `rows` must come shortest

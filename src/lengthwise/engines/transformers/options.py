@@ -56,7 +56,7 @@ class RunOptions:
     """How a loaded model is run. Raises UsageError on a value out of range."""
 
     max_tokens: int = 512
-    """Limit of answers whose request gives none; the paper's setting (section 5.1: at most 512 new tokens)."""
+    """Limit of answers whose request gives none; the paper's setting (at most 512 new tokens)."""
     batch_size: int | None = None
     """Most rows at once; None: from the memory and a short measurement on this device."""
     loop: Loop = "auto"
