@@ -140,7 +140,7 @@ class Journal:
         self._note(index, offset, completion)
 
     def read(self, index: int) -> Completion:
-        """The completion of finished request `index`, without metadata and tokens. Raises KeyError if it is not finished."""
+        """Completion of finished request `index`, without metadata and tokens. KeyError if it is not finished."""
         with os.fdopen(os.dup(self._fd), "rb") as file:
             file.seek(self._offsets[index])
             return _parse_record(file.readline())[1]
