@@ -7,6 +7,7 @@ about foreign prompts are kept if the weights are the ones that they were measur
 import argparse
 import hashlib
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,8 @@ import torch
 import transformers
 
 from tools.bundled_model.card import write_card
-from tools.bundled_model.corpus import training_side_prompts
-from tools.bundled_model.generation import TEMPERATURE, Answerer, count_lengths
-from tools.bundled_model.prompts import read_prompts
+from tools.bundled_model.corpus import Prompt, answer_prompt, held_out_prompts, training_side_prompts
+from tools.bundled_model.generation import TEMPERATURE, Answerer, AnswererPool, count_lengths
 from tools.bundled_model.statistics import (
     BOUNDS,
     FOREIGN_BOUNDS,
@@ -29,10 +29,11 @@ from tools.bundled_model.statistics import (
 from tools.bundled_model.train import DEFAULT_OUT
 
 NUM_SAMPLES = 4
-NUM_FIT_PROMPTS = 3000
+NUM_FIT_PROMPTS = 2000
 FIT_SEED = 30_000
 SAMPLING_SEED = 0
-BATCH_SIZE = 128
+BATCH_SIZE = 64
+NUM_PROCESSES = 2
 
 
 def sha256_of(path: Path) -> str:
@@ -40,30 +41,35 @@ def sha256_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def measure_held_out(answerer: Answerer, prompts: list[str], num_fit_prompts: int) -> dict[str, object]:
+def measure_held_out(pool: AnswererPool, num_prompts: int, num_fit_prompts: int) -> dict[str, object]:
     """Statistics on held-out prompts, and the lengths that they come from."""
-    torch.manual_seed(SAMPLING_SEED)
-    greedy = count_lengths(answerer.answer_in_batches(prompts, BATCH_SIZE))
-    by_length = np.argsort(greedy, kind="stable")
+    held_out = held_out_prompts()[:num_prompts]
+    prompts = [prompt.text for prompt in held_out]
+    greedy = count_lengths(pool.answer_all(prompts, guess_lengths(held_out)))
     columns = [
-        count_lengths(answerer.answer_in_batches(prompts, BATCH_SIZE, TEMPERATURE, by_length))
-        for _ in range(NUM_SAMPLES)
+        count_lengths(pool.answer_all(prompts, greedy.tolist(), TEMPERATURE, SAMPLING_SEED + index))
+        for index in range(NUM_SAMPLES)
     ]
     sampled = np.stack(columns, axis=1)
     statistics = held_out_statistics(greedy, sampled)
-    statistics |= measure_text_predictor(answerer, prompts, sampled, num_fit_prompts)
+    statistics |= measure_text_predictor(pool, prompts, sampled, num_fit_prompts)
     return {"statistics": statistics, "lengths": np.column_stack([greedy, sampled]).tolist()}
 
 
 def measure_text_predictor(
-    answerer: Answerer, prompts: list[str], sampled: np.ndarray, num_fit_prompts: int
+    pool: AnswererPool, prompts: list[str], sampled: np.ndarray, num_fit_prompts: int
 ) -> dict[str, float]:
     """How well a bag of words, fitted on one sampled answer to each training-side prompt, orders the lengths."""
     fit = training_side_prompts(num_fit_prompts, FIT_SEED)
     texts = [prompt.text for prompt in fit]
-    by_family = np.argsort([prompt.combination.family.base for prompt in fit], kind="stable")
-    lengths = count_lengths(answerer.answer_in_batches(texts, BATCH_SIZE, TEMPERATURE, by_family))
+    lengths = count_lengths(pool.answer_all(texts, guess_lengths(fit), TEMPERATURE, SAMPLING_SEED + NUM_SAMPLES))
     return text_predictor_tau(texts, lengths, prompts, sampled)
+
+
+def guess_lengths(prompts: list[Prompt]) -> list[int]:
+    """Characters of an answer by the generator: good enough to batch prompts of like length."""
+    rng = random.Random(0)
+    return [len(answer_prompt(prompt, rng)) for prompt in prompts]
 
 
 def read_foreign(path: Path) -> list[str]:
@@ -72,13 +78,11 @@ def read_foreign(path: Path) -> list[str]:
     return [row["instruction"] + ("\n\n" + row["input"] if row.get("input") else "") for row in rows]
 
 
-def measure_foreign(answerer: Answerer, prompts: list[str]) -> dict[str, float]:
+def measure_foreign(pool: AnswererPool, prompts: list[str], end_id: int) -> dict[str, float]:
     """Statistics of greedy answers to foreign prompts."""
-    by_length = np.argsort([len(prompt) for prompt in prompts], kind="stable")
-    answers = answerer.answer_in_batches(prompts, BATCH_SIZE, order=by_length)
-    end = answerer.tokenizer.eos_token_id
-    texts = [[token for token in answer if token != end] for answer in answers]
-    return foreign_statistics(texts, count_lengths(answers))
+    answers = pool.answer_all(prompts, [len(prompt) for prompt in prompts])
+    without_end = [[token for token in answer if token != end_id] for answer in answers]
+    return foreign_statistics(without_end, count_lengths(answers))
 
 
 def how_measured(num_prompts: int, num_fit_prompts: int) -> dict[str, object]:
@@ -112,11 +116,15 @@ def measure(folder: Path, foreign_path: Path | None, num_prompts: int, num_fit_p
     """The content of statistics.json."""
     answerer = Answerer(folder)
     model_sha256 = sha256_of(folder / "model.safetensors")
-    held_out = measure_held_out(answerer, [row["prompt"] for row in read_prompts()[:num_prompts]], num_fit_prompts)
+    pool = AnswererPool(folder, NUM_PROCESSES, BATCH_SIZE)
     if foreign_path is None:
         foreign = kept_foreign(folder / "statistics.json", model_sha256)
     else:
-        foreign = measure_foreign(answerer, read_foreign(foreign_path)[:num_prompts])
+        prompts = read_foreign(foreign_path)[:num_prompts]
+        foreign = measure_foreign(pool, prompts, answerer.tokenizer.eos_token_id)
+        print(json.dumps(foreign), flush=True)
+    held_out = measure_held_out(pool, num_prompts, num_fit_prompts)
+    pool.close()
     return {
         "model_sha256": model_sha256,
         "num_parameters": answerer.model.num_parameters(),
