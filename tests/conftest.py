@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("patient", deadline=None)  # a busy machine is slow at times
+settings.load_profile("patient")
 
 VOCABULARY = 384
 CONTEXT = 256

@@ -284,9 +284,11 @@ def test_a_context_beyond_the_model_s_is_refused(folder):
         load(folder, context_tokens=257)
 
 
-@pytest.mark.parametrize(("family", "changes"), [("llama", {"hidden_size": 64}), ("gpt_neox", {})])
+@pytest.mark.parametrize(
+    ("family", "changes"), [("llama", {"hidden_size": 64}), ("llama", {"num_hidden_layers": 1}), ("gpt_neox", {})]
+)
 def test_an_adapter_that_does_not_fit_is_refused(family, changes, make_model_dir, lora_dir):
-    """Another size, and other layer names."""
+    """Another size, a layer too many, and other layer names."""
     with pytest.raises(ModelError, match="does not fit the model"):
         load(make_model_dir(family, **changes), adapter=str(lora_dir))
 

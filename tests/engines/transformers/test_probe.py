@@ -180,7 +180,7 @@ def test_a_damaged_file_is_passed_over_with_a_warning(cache, content, caplog):
     path.write_bytes(content.encode("latin-1"))
     with caplog.at_level(logging.WARNING, "lengthwise"):
         assert read() is None
-    assert "measuring again" in caplog.text or content == '{"key": {}}'
+    assert "measuring again" in caplog.text
     probe_store.write(KEY, {"n": 8})
     assert read() == 8
 

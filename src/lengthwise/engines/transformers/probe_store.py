@@ -44,8 +44,7 @@ def read(key: Key, parse: Callable[[dict[str, Any]], T]) -> T | None:
     """What was kept for `key`, or None. `parse` may raise KeyError, TypeError or ValueError on damaged content."""
     path = path_of(key)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return parse(content["value"]) if content["key"] == key else None
+        return parse(json.loads(path.read_text(encoding="utf-8"))["value"])
     except FileNotFoundError:
         return None
     except (OSError, KeyError, TypeError, ValueError) as error:
@@ -58,7 +57,7 @@ def write(key: Key, value: Mapping[str, object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-            json.dump({"key": key, "value": value}, file)
+            json.dump({"key": key, "value": value}, file)  # the key is there for people
         os.replace(file.name, path)
     except OSError as error:
         log.warning("The measurement can't be kept in %s (%s): it will be repeated next time.", path.parent, error)
