@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lengthwise.engines.transformers.attention import BlockView, attend
+from lengthwise.engines.transformers.attention import BlockView, attend, block_attention
 from lengthwise.engines.transformers.cache import (
     BLOCK_TOKENS,
     BlockCache,
@@ -24,6 +25,7 @@ from lengthwise.types import SamplingParams
 
 HEADS, KV_HEADS, SIZE = 4, 2, 8
 CPU = torch.device("cpu")
+MODEL: Any = SimpleNamespace(config=SimpleNamespace(_attn_implementation="sdpa"))
 
 
 def make_row(num_tokens: int) -> Row:
@@ -92,6 +94,12 @@ class Written:
         new = torch.arange(len(self.rows)), slice(None), position
         return self.cache.update(self.keys[new].unsqueeze(2), self.values[new].unsqueeze(2), 0)
 
+    def attend(self, **options: Any) -> torch.Tensor:
+        """A step's attention."""
+        key, value = self.step()
+        with block_attention(MODEL, self.view):
+            return attend(torch.nn.Module(), self.query, key, value, None, **options)[0]
+
     @property
     def view(self) -> BlockView:
         owner = torch.zeros(self.free.num_touched, dtype=torch.long)
@@ -101,15 +109,19 @@ class Written:
             start[row.blocks] = torch.arange(len(row.blocks)) * BLOCK_TOKENS
         return BlockView(owner, start, torch.tensor([row.position for row in self.rows]))
 
-    def expected(self, index: int, window: int | None, softcap: float | None, scaling: float) -> torch.Tensor:
-        """The textbook, for one row."""
+    def expected(
+        self, index: int, scaling: float, window: int | None, softcap: float | None, s_aux: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The textbook, for one row: 1 × heads × size."""
         end = self.rows[index].position + 1
         begin = max(0, end - window) if window else 0
         keys = self.keys[index, :, begin:end].repeat_interleave(HEADS // KV_HEADS, 0).double()
         values = self.values[index, :, begin:end].repeat_interleave(HEADS // KV_HEADS, 0).double()
         scores = (self.query[index].double() @ keys.transpose(1, 2)) * scaling
         scores = scores if softcap is None else torch.tanh(scores / softcap) * softcap
-        return (scores.softmax(-1) @ values).transpose(0, 1)
+        sink = torch.full((HEADS,), -torch.inf) if s_aux is None else s_aux
+        weights = torch.cat([scores, sink.double().view(HEADS, 1, 1)], -1).softmax(-1)[..., :-1]
+        return (weights @ values).transpose(0, 1).float()
 
 
 LENGTHS = [0, 1, BLOCK_TOKENS - 1, BLOCK_TOKENS, BLOCK_TOKENS + 1, 3 * BLOCK_TOKENS + 5, 17]
@@ -117,36 +129,27 @@ LENGTHS = [0, 1, BLOCK_TOKENS - 1, BLOCK_TOKENS, BLOCK_TOKENS + 1, 3 * BLOCK_TOK
 
 @pytest.mark.parametrize("window", [None, 1, 10, BLOCK_TOKENS, 10_000])
 @pytest.mark.parametrize("softcap", [None, 1.5])
-def test_attention_over_blocks_is_attention(window: int | None, softcap: float | None) -> None:
-    """Rows of very different length, free blocks between them, windows and soft caps: each row's output is that of
-    the row alone."""
+@pytest.mark.parametrize("s_aux", [None, torch.linspace(-3, 3, HEADS)])
+def test_attention_over_blocks_is_attention(
+    window: int | None, softcap: float | None, s_aux: torch.Tensor | None
+) -> None:
+    """Rows of very different length, free blocks between them, windows, soft caps and sinks: each row's output is
+    that of the row alone."""
     written = Written(LENGTHS)
-    key, value = written.step()
-    out, _ = attend(
-        torch.nn.Module(),
-        written.query,
-        key,
-        value,
-        None,
-        block_view=written.view,
-        scaling=0.3,
-        sliding_window=window,
-        softcap=softcap,
-    )
+    out = written.attend(scaling=0.3, sliding_window=window, softcap=softcap, s_aux=s_aux)
     assert out.shape == (len(LENGTHS), 1, HEADS, SIZE)
     for index in range(len(LENGTHS)):
-        expected = written.expected(index, window, softcap, 0.3).float()
+        expected = written.expected(index, 0.3, window, softcap, s_aux)
         torch.testing.assert_close(out[index], expected, atol=2e-6, rtol=1e-5)
 
 
 def test_attention_in_sixteen_bits_rounds_only_inputs_and_output() -> None:
     """bfloat16 keys and values: the output is that of float64 within a few roundings of bfloat16."""
     written = Written(LENGTHS, torch.bfloat16)
-    key, value = written.step()
-    out, _ = attend(torch.nn.Module(), written.query, key, value, None, block_view=written.view)
+    out = written.attend()
     assert out.dtype == torch.bfloat16
     for index in range(len(LENGTHS)):
-        expected = written.expected(index, None, None, SIZE**-0.5).float()
+        expected = written.expected(index, SIZE**-0.5, None, None, None)
         torch.testing.assert_close(out[index].float(), expected, atol=0.03, rtol=0.03)
 
 
@@ -154,13 +157,12 @@ def test_growing_and_compacting_keep_what_is_there() -> None:
     """After both, attention gives the same, from fewer blocks."""
     written = Written(LENGTHS)
     written.cache.resize(90)
-    before = attend(torch.nn.Module(), written.query, *written.step(), None, block_view=written.view)[0]
+    before = written.attend()
     num_before = written.free.num_touched
     written.cache.move(*written.free.compact(written.rows))
     written.cache.resize(written.free.num_touched)
-    after = attend(torch.nn.Module(), written.query, *written.step(), None, block_view=written.view)[0]
     assert written.free.num_touched == num_before - 3
-    torch.testing.assert_close(after, before, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(written.attend(), before, atol=1e-6, rtol=1e-6)
 
 
 def test_prompts_see_their_own_keys_only() -> None:

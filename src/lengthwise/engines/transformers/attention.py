@@ -7,7 +7,7 @@ CPU, CUDA and MPS.
 
 It is registered with transformers as the attention implementation `lengthwise_blocks`, and models reach it as they
 reach any other (vLLM's transformers backend does the same). What a model hands over is honoured: `scaling`,
-`sliding_window`, `softcap`.
+`sliding_window`, `softcap`, `s_aux` (attention sinks).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -65,15 +66,20 @@ class BlockView:
         return torch.where(is_seen, 0.0, _MASKED)[:, None, None]
 
 
+_view: ContextVar[BlockView] = ContextVar("block_view")  # not an argument: some models pass none on
+
+
 @contextmanager
-def block_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Within it the model attends by blocks; outside it is as it was."""
+def block_attention(model: PreTrainedModel, view: BlockView) -> Iterator[None]:
+    """Within it the model attends by blocks, to what `view` says; outside it is as it was."""
     config, own = model.config, model.config._attn_implementation
     config._attn_implementation = BLOCK_ATTENTION
+    token = _view.set(view)
     try:
         yield
     finally:
         config._attn_implementation = own
+        _view.reset(token)
 
 
 def attend(
@@ -82,21 +88,23 @@ def attend(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    block_view: BlockView,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """query: rows × heads × 1 × size; key and value: blocks × key/value heads × BLOCK_TOKENS × size. Returns
-    rows × 1 × heads × size of a value. Softmax and sums are float32 at least."""
-    num_rows, num_heads, _, size = query.shape
-    row = block_view.row.to(query.device)
+    """query: rows × heads × 1 × size; key and value: blocks × key/value heads × BLOCK_TOKENS × size; s_aux: heads.
+    Returns rows × 1 × heads × size of a value. Softmax and sums are float32."""
+    view, (num_rows, num_heads, _, size) = _view.get(), query.shape
+    row = view.row.to(query.device)
     scores = _scores(query, key, row, size**-0.5 if scaling is None else scaling, softcap)
-    scores += block_view.bias(sliding_window, query.device)
+    scores += view.bias(sliding_window, query.device)
     highest = _row_max(scores, row, num_rows)
     weights = scores.sub_(highest[row].view(*scores.shape[:3], 1)).exp2_()
     total = _row_sum(weights.sum(-1).view(-1, num_heads), row, num_rows)
+    if s_aux is not None:
+        total += torch.exp2(s_aux.float() * _LOG2_E - highest)
     mixed = torch.matmul(weights.to(value.dtype), value).float().view(len(row), -1)
     answer = _row_sum(mixed, row, num_rows).view(num_rows, num_heads, -1) / total.unsqueeze(-1)
     return answer.to(query.dtype).unsqueeze(1), None

@@ -65,13 +65,12 @@ class RowModel:
             self._take_blocks(row)
         view, self._cache.write = self._plan(rows)
         self.last_view = view
-        with block_attention(self._loaded.model):
+        with block_attention(self._loaded.model, view):
             out = self._loaded.model(
                 input_ids=torch.tensor([[row.last_token] for row in rows], device=self._loaded.device),
                 position_ids=view.position.unsqueeze(1),
                 past_key_values=self._cache,
                 use_cache=True,
-                block_view=view,
             )
         return out.logits[:, -1]
 
