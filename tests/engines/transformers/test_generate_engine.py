@@ -40,7 +40,7 @@ def answers(engine, wanted, cap=40, tokens=()):
         engine.start(request, tokens, cap, None)
     found = {}
     while len(found) < len(wanted):
-        events = [event for event in engine.poll(1.0) if isinstance(event, (Finished, Failed, Cut))]
+        events = [event for event in engine.poll(60.0) if isinstance(event, (Finished, Failed, Cut))]
         assert events
         found |= {event.id: event for event in events}
     return found
