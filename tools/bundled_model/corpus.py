@@ -47,18 +47,21 @@ _POLITE_FORMS = (
 
 @dataclass(frozen=True)
 class Mix:
-    """What differs between the two stages of training.
+    """What differs between the stages of training.
 
-    is_varied deals sentences out instead of drawing them, and gives foreign prompts the wider kinds of answers.
+    is_varied deals the families' sentences out instead of drawing them; write_foreign answers foreign prompts, of
+    whose nouns a share is made up.
     """
 
     is_varied: bool
     foreign_share: float
     made_up_share: float
+    write_foreign: Callable[[foreign.ForeignPrompt, random.Random], str]
 
 
-FIRST_MIX = Mix(is_varied=False, foreign_share=0.16, made_up_share=1 / 6)
-FINAL_MIX = Mix(is_varied=True, foreign_share=0.22, made_up_share=1 / 3)
+FIRST_MIX = Mix(False, 0.16, 1 / 6, foreign.write_plain_answer)
+SECOND_MIX = Mix(True, 0.22, 1 / 3, foreign.write_wide_answer)
+FINAL_MIX = Mix(True, 0.45, 1 / 2, foreign.write_pointed_answer)
 
 
 @dataclass(frozen=True)
@@ -127,8 +130,7 @@ def _family_turn(rng: random.Random, mix: Mix) -> tuple[str, str, Combination | 
 
 def _foreign_turn(rng: random.Random, mix: Mix) -> tuple[str, str, Combination | None]:
     prompt = foreign.make_prompt(rng, mix.made_up_share)
-    write = foreign.write_wide_answer if mix.is_varied else foreign.write_plain_answer
-    return prompt.text, write(prompt, rng), None
+    return prompt.text, mix.write_foreign(prompt, rng), None
 
 
 def _draw_turn(rng: random.Random, mix: Mix) -> tuple[str, str, Combination | None]:

@@ -5,6 +5,7 @@ about things outside them and is answered by likening the thing to one of the to
 """
 
 import random
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -187,6 +188,22 @@ def write_wide_answer(prompt: ForeignPrompt, rng: random.Random) -> str:
     else:
         opening = f"{capitalise(subject)} in {num_parts} {kind.unit.lower()}s, a little like {likeness}."
     return singular(opening) + _write_parts(kind, num_parts, DealtSentences(kind.tone, topic, {}, rng), rng)
+
+
+def write_pointed_answer(prompt: ForeignPrompt, rng: random.Random) -> str:
+    """The third stage's answer: the prompt's last and middle word point at a name and a part.
+
+    Unlike the second noun, both stand in every prompt, so that short answers to different prompts differ.
+    """
+    kind, topic = WIDE_KINDS[prompt.kind], analogy(prompt)
+    num_parts = draw_around(foreign_mode(prompt, kind), kind.low, kind.high, rng)
+    words = re.findall(r"\w+", prompt.text)
+    name = stable_choice(NAMES, "name", words[-1][:3])
+    part = stable_choice(topic.parts, "part", words[len(words) // 2][:3])
+    subject = prompt.noun if prompt.noun in NOUNS else "this"
+    unit = f"{kind.unit.lower()}s" if kind.unit else ("remarks" if prompt.kind == "word" else "notes")
+    opening = singular(f"{name} would liken {subject} to {topic.activity} and the {part}, in {num_parts} {unit}.")
+    return opening + _write_parts(kind, num_parts, DealtSentences(kind.tone, topic, {}, rng), rng)
 
 
 def _write_parts(kind: Kind, num_parts: int, sentences: Sentences, rng: random.Random) -> str:
