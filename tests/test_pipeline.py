@@ -83,6 +83,11 @@ class TestEstimates:
             assert answer.predicted is not None
             assert answer.predicted.p50 == answer.predicted.p90 == min(LENGTHS[answer.id], 512)
 
+    def test_where_nothing_was_predicted_nothing_is_said(self):
+        """Without estimates an answer carries none: the limit is no prediction."""
+        answers = Pipeline(engine=replay(), predictor="none").run(REQUESTS)
+        assert {answer.predicted for answer in answers} == {None}
+
     @pytest.mark.parametrize("value", [math.nan, -1.0, 2.0])
     def test_broken_estimates_cost_no_answer(self, value):
         """NaN, negative and impossible curves are "nothing is known": arrival order, no caps, every answer whole."""

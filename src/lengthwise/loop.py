@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+import numpy as np
+
 from lengthwise.errors import EngineError
 from lengthwise.estimates import LengthEstimates
 from lengthwise.protocols import Engine, LengthPredictor, Scheduler
@@ -62,7 +64,7 @@ class _Tracked:
     prepared: Prepared
     estimates: LengthEstimates  # of the whole chunk it came with
     row: int
-    predicted: PredictedTokens
+    predicted: PredictedTokens | None  # None where nothing is known
     expected_tokens: float
     arrival_s: float
     tokens: tuple[int, ...] = ()
@@ -151,10 +153,11 @@ class Loop:
         estimates = safe_predict(self.predictor, requests)
         capped = estimates.capped([prepared.max_tokens for _, prepared in admitted])
         p50, p90, mean = (column.tolist() for column in (capped.quantile(0.5), capped.quantile(0.9), capped.mean()))
+        is_known = np.isfinite(estimates.median).tolist()
         self.counts.predict_s += time.perf_counter() - started_s
         now_s = self.clock()
         for row, (request, prepared) in enumerate(admitted):
-            predicted = PredictedTokens(p50[row], p90[row])
+            predicted = PredictedTokens(p50[row], p90[row]) if is_known[row] else None
             self.tracked[request.id] = _Tracked(request, prepared, estimates, row, predicted, mean[row], now_s)
             self.waiting[request.id] = self.tracked[request.id].waiting
         self.counts.expected_tokens += sum(mean)
