@@ -37,7 +37,7 @@ def generate_in_batches(
         num_row_steps += rows.numel()
         for request, row in zip(batch, rows.tolist(), strict=True):
             tokens[request.id] = _until_end(row, loaded.eos_token_ids)
-            texts[request.id] = loaded.tokenizer.decode(tokens[request.id], skip_special_tokens=True)
+            texts[request.id] = str(loaded.tokenizer.decode(list(tokens[request.id]), skip_special_tokens=True))
     return GeneratedBatches(tokens, texts, num_row_steps)
 
 
@@ -48,11 +48,14 @@ def _generate(loaded: LoadedModel, batch: Sequence[Request], max_tokens: int) ->
     width = max(len(prompt) for prompt in prompts)
     ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=loaded.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=loaded.device)
-    config = GenerationConfig(
+    config = GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=max_tokens, do_sample=False, eos_token_id=list(loaded.eos_token_ids), pad_token_id=pad
     )
     with torch.inference_mode():
-        return loaded.model.generate(input_ids=ids, attention_mask=mask, generation_config=config)[:, width:]
+        rows: torch.Tensor = loaded.model.generate(  # type: ignore[operator]
+            input_ids=ids, attention_mask=mask, generation_config=config
+        )
+    return rows[:, width:]
 
 
 def _until_end(row: list[int], eos_token_ids: Sequence[int]) -> tuple[int, ...]:
