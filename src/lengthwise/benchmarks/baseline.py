@@ -48,13 +48,11 @@ def _generate(loaded: LoadedModel, batch: Sequence[Request], max_tokens: int) ->
     width = max(len(prompt) for prompt in prompts)
     ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=loaded.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=loaded.device)
-    config = GenerationConfig(  # type: ignore[no-untyped-call]
+    config = GenerationConfig(
         max_new_tokens=max_tokens, do_sample=False, eos_token_id=list(loaded.eos_token_ids), pad_token_id=pad
     )
     with torch.inference_mode():
-        rows: torch.Tensor = loaded.model.generate(  # type: ignore[operator]
-            input_ids=ids, attention_mask=mask, generation_config=config
-        )
+        rows: torch.Tensor = loaded.model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
     return rows[:, width:]
 
 

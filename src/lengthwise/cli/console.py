@@ -35,5 +35,5 @@ def quiet_transformers() -> None:
     """Keep the libraries' own progress bars and advice out of the output. Loads transformers."""
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()

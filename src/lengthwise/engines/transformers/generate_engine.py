@@ -186,7 +186,7 @@ class GenerateEngine:
 def takes_padding(loaded: LoadedModel) -> bool:
     """Whether a prompt that is padded on the left gives the logits that it gives alone: found out by trying, two
     tokens each. Some recurrent models read their padding. Raises the device's out-of-memory error."""
-    vocabulary_size = len(loaded.model.get_input_embeddings().weight)  # type: ignore[arg-type]
+    vocabulary_size = len(loaded.model.get_input_embeddings().weight)
     draw = torch.Generator().manual_seed(0)
     long, short = (torch.randint(vocabulary_size, (num,), generator=draw).tolist() for num in (9, 4))
     alone, padded = _logits(loaded, [short]), _logits(loaded, [short, long])
@@ -223,7 +223,7 @@ def _generate(loaded: LoadedModel, batch: Sequence[Row]) -> list[list[int]]:
     return new_tokens
 
 
-class _Choose(LogitsProcessor):
+class _Choose(LogitsProcessor):  # type: ignore[misc]
     """Draws each row's token as our own loop does, and leaves `generate` no other. `chosen` holds one tensor a step,
     with INVALID_TOKEN for a row whose logits are no numbers."""
 
@@ -241,7 +241,7 @@ class _Choose(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter_(1, tokens.clamp(min=0).unsqueeze(1), 0)
 
 
-class _RowEnds(StoppingCriteria):
+class _RowEnds(StoppingCriteria):  # type: ignore[misc]
     """Ends each row at its own cap or limit, and at its stop strings (read from the device only where there are any);
     `generate` looks for end-of-sequence tokens itself."""
 
@@ -284,7 +284,7 @@ def _config(loaded: LoadedModel, **changes: Any) -> GenerationConfig:
 def _pad_token_id(loaded: LoadedModel) -> int:
     """A token that the model has; it is masked, and cut off behind an answer's end."""
     pad = loaded.tokenizer.pad_token_id
-    vocabulary_size = len(loaded.model.get_input_embeddings().weight)  # type: ignore[arg-type]
+    vocabulary_size = len(loaded.model.get_input_embeddings().weight)
     return pad if isinstance(pad, int) and pad < vocabulary_size else (loaded.eos_token_ids or (0,))[0]
 
 

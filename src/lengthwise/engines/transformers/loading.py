@@ -249,7 +249,7 @@ def _max_token_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
 
 
 def _num_embeddings(model: PreTrainedModel) -> int:
-    return len(model.get_input_embeddings().weight)  # type: ignore[arg-type]
+    return len(model.get_input_embeddings().weight)
 
 
 def _has_cuda(index: int | None) -> bool:

@@ -32,5 +32,5 @@ class LoadedModel:
     @property
     def device(self) -> torch.device:
         """Where inputs go (the embedding's device, also when the model is sharded)."""
-        embeddings = self.model.get_input_embeddings()
-        return next(embeddings.parameters()).device
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
