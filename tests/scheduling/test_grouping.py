@@ -128,6 +128,21 @@ class TestCaps:
             add(grouped, {"a": 10, "b": 40})
             assert [start.cap for start in decide(grouped, free_kv_tokens)] == [cap, cap]
 
+    def test_a_batch_is_not_the_last_while_anything_waits(self):
+        """Not before the next group, nor while cut rows are collected."""
+        grouped = scheduler(group_size=2)
+        add(grouped, {"a": 40, "b": 40, "c": 40})
+        assert [start.cap for start in decide(grouped)] == [40, 40]
+        add(grouped, {"d": 80}, num_tokens=40, num_cuts=1)
+        assert [start.cap for start in decide(grouped)] == [40]
+        assert [start.cap for start in decide(grouped)] == [LIMIT]
+
+    def test_the_paper_cuts_its_last_batch_too(self):
+        """Where cut answers are written again, the rule is the paper's."""
+        grouped = scheduler(on_cut="restart")
+        add(grouped, {"a": 10, "b": 40})
+        assert [start.cap for start in decide(grouped)] == [40, 40]
+
     def test_without_failure_collection_there_are_none(self):
         """`fcr` False: every row may reach its own limit."""
         grouped = scheduler(fcr=False)
