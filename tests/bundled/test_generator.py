@@ -29,7 +29,7 @@ def draw(seed: int, mix: corpus.Mix, count: int = NUM_CONVERSATIONS) -> list[cor
     return list(itertools.islice(corpus.training_stream(seed, count_words, mix), count))
 
 
-@pytest.fixture(scope="module", params=Recipe().stages, ids=["first-stage", "final-stage"])
+@pytest.fixture(scope="module", params=Recipe().stages, ids=["stage-1", "stage-2", "stage-3"])
 def stage(request) -> Stage:
     return request.param
 
