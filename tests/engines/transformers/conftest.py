@@ -57,7 +57,7 @@ class Alone:
     def check(self, request: Request, answer: Finished) -> None:
         """The answer is the one of the request alone, or differs first at a tie."""
         expected = self.answer(request)
-        written = [int(word) for word in answer.text.split()]
+        written = list(answer.tokens)
         if written == expected:
             assert answer.completion_tokens == len(expected)
             assert answer.finish_reason == ("stop" if expected[-1] in EOS_TOKEN_IDS else "length")
@@ -161,7 +161,9 @@ def make_engine(loaded_ids: Callable[..., LoadedModel]) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def tools() -> Any:
-    """`tools.Driver`, `tools.Alone`, `tools.make_requests`: tests can't import a conftest."""
+    """What stands above, `tools.Driver` for instance: tests can't import a conftest."""
     from types import SimpleNamespace
 
-    return SimpleNamespace(Driver=Driver, Alone=Alone, make_requests=make_requests, IdTokenizer=IdTokenizer)
+    return SimpleNamespace(
+        Driver=Driver, Alone=Alone, make_requests=make_requests, IdTokenizer=IdTokenizer, encode_ids=encode_ids
+    )

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import LlamaConfig
 
 from lengthwise.engines.transformers.attention import BlockView, attend, block_attention
 from lengthwise.engines.transformers.cache import (
@@ -25,7 +26,7 @@ from lengthwise.types import SamplingParams
 
 HEADS, KV_HEADS, SIZE = 4, 2, 8
 CPU = torch.device("cpu")
-MODEL: Any = SimpleNamespace(config=SimpleNamespace(_attn_implementation="sdpa"))
+MODEL: Any = SimpleNamespace(config=LlamaConfig())
 
 
 def make_row(num_tokens: int) -> Row:
@@ -163,6 +164,26 @@ def test_growing_and_compacting_keep_what_is_there() -> None:
     written.cache.resize(written.free.num_touched)
     assert written.free.num_touched == num_before - 3
     torch.testing.assert_close(written.attend(), before, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("asked", "left"), [(90, 17), (10, 10)])
+def test_memory_may_end_while_the_cache_is_resized(asked: int, left: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every layer then has the blocks that the cache says it has, and asking again is enough."""
+    written = Written(LENGTHS)
+    written.cache.update(written.keys[:, :, :-1], written.values[:, :, :-1], 1)
+    written.cache.resize(17)
+    monkeypatch.setattr(written.cache.layers[1], "resize", _no_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        written.cache.resize(asked)
+    monkeypatch.undo()
+    assert written.cache.num_blocks == left
+    assert all(len(layer.keys) >= left for layer in written.cache.layers)
+    written.cache.resize(asked)
+    assert written.cache.num_blocks == asked == len(written.cache.layers[1].values)
+
+
+def _no_memory(num_blocks: int) -> None:
+    raise torch.OutOfMemoryError
 
 
 def test_prompts_see_their_own_keys_only() -> None:

@@ -72,7 +72,8 @@ _view: ContextVar[BlockView] = ContextVar("block_view")  # not an argument: some
 @contextmanager
 def block_attention(model: PreTrainedModel, view: BlockView) -> Iterator[None]:
     """Within it the model attends by blocks, to what `view` says; outside it is as it was."""
-    config, own = model.config, model.config._attn_implementation
+    config = model.config.get_text_config()
+    own = config._attn_implementation
     config._attn_implementation = BLOCK_ATTENTION
     token = _view.set(view)
     try:

@@ -43,13 +43,13 @@ class FreeBlocks:
     """
 
     def __init__(self, max_blocks: int) -> None:
-        self._max_blocks = max_blocks
+        self.max_blocks = max_blocks
         self._returned: list[int] = []
         self.num_touched = 0
 
     @property
     def num_free(self) -> int:
-        return len(self._returned) + self._max_blocks - self.num_touched
+        return len(self._returned) + self.max_blocks - self.num_touched
 
     def take(self, row: Row, num_tokens: int) -> None:
         """Give the row blocks for `num_tokens` tokens in all. Raises OutOfBlocks, with nothing taken."""
@@ -105,7 +105,7 @@ class PromptWrite:
     def write(self, states: Tensor, blocks: Tensor) -> None:
         """states: prompts × heads × tokens × size; blocks: blocks × heads × BLOCK_TOKENS × size."""
         missing = -states.shape[2] % BLOCK_TOKENS
-        pieces = torch.nn.functional.pad(states, (0, 0, 0, missing)).unflatten(2, (-1, BLOCK_TOKENS))
+        pieces = torch.nn.functional.pad(states, (0, 0, 0, missing)).unflatten(2, (-1, BLOCK_TOKENS))  # type: ignore[no-untyped-call]
         to = blocks.device
         blocks[self.block.to(to)] = pieces[self.prompt.to(to), :, self.piece.to(to)]
 
@@ -139,7 +139,8 @@ class BlockCache(Cache):  # type: ignore[misc]
 
     def resize(self, num_blocks: int) -> None:
         """Have room for `num_blocks` blocks; what stands in the first of them is kept. One layer at a time is held
-        twice while it is copied. May be repeated when memory ended half-way."""
+        twice while it is copied. If memory ends half-way, all layers have at least `num_blocks` as it is then."""
+        self.num_blocks = min(self.num_blocks, num_blocks)
         for layer in self.layers:
             layer.resize(num_blocks)
         self.num_blocks = num_blocks

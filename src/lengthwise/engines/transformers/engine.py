@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ from lengthwise.engines.transformers.rows import Row
 from lengthwise.engines.transformers.sampling import INVALID_TOKEN, Sampler
 from lengthwise.errors import RequestError
 from lengthwise.types import Capabilities, Cut, ErrorInfo, Event, Failed, Finished, Prepared, Progress, Request
+
+log = logging.getLogger("lengthwise")
 
 _TOO_LARGE = (
     "There is not enough memory for this request alone (prompt of {} tokens, answer of {} so far). Shorten the "
@@ -221,12 +224,22 @@ class TransformersEngine:
         """The device is full: the newer half of the rows gives way, and so many are no longer taken. If one row is
         too large alone, it is to blame, not the number of rows: as many as before are taken again."""
         rows = self._running + self._waiting
-        self._max_running = len(rows) // 2 or self._config.max_running
-        if len(rows) == 1:
+        num_kept = len(rows) // 2
+        if num_kept == 0:
             self._fail_as_too_large(rows[0])
-        for row in reversed(rows[len(rows) // 2 :] if len(rows) > 1 else []):
+        for row in reversed(rows[num_kept:] if num_kept else []):
             self._cut(row, "memory")
-        self._model.compact(self._running + self._waiting)
+        self._max_running, self._sampler = num_kept or self._config.max_running, None
+        log.warning("Out of memory with %d rows: going on with %d.", len(rows), self._max_running)
+        self._compact()
+
+    def _compact(self) -> None:
+        try:
+            self._model.compact(self._running + self._waiting)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            log.warning("No memory to shrink the key/value cache: it stays as large, with half of the rows.")
 
     def _fail_as_too_large(self, row: Row) -> None:
         self._fail(row, "out_of_memory", _TOO_LARGE.format(len(row.prompt), len(row.tokens)))

@@ -23,6 +23,10 @@ from lengthwise.engines.transformers.cache import (
 from lengthwise.engines.transformers.model import LoadedModel
 from lengthwise.engines.transformers.rows import Row
 
+# Share of the blocks up to the last one in use that rows must have. A step's time grows with the blocks it reads, and
+# moving a block costs about as much as reading it in ten steps, so gaps are closed when a quarter is free.
+MIN_DENSITY = 0.75
+
 _FAR = 2**40  # a position that no query reaches: the keys of a free block
 
 
@@ -54,15 +58,14 @@ class RowModel:
     def read(self, rows: Sequence[Row]) -> None:
         """Let rows enter: their keys, all but the newest token's, go into the cache. Raises OutOfBlocks, or the
         device's out-of-memory error; call `leave` for rows that have not entered then."""
-        for row in rows:
-            self._take_blocks(row)
+        self._take_blocks(rows)
         for batch in self._batches([row for row in rows if row.position > 0]):
             self._read(batch)
 
     def step(self, rows: Sequence[Row]) -> Tensor:
         """Logits of each row's next token, rows × vocabulary. Raises as `read`; may then be repeated."""
-        for row in rows:
-            self._take_blocks(row)
+        self._take_blocks(rows)
+        self._close_gaps(rows)
         view, self._cache.write = self._plan(rows)
         self.last_view = view
         with block_attention(self._loaded.model, view):
@@ -72,7 +75,8 @@ class RowModel:
                 past_key_values=self._cache,
                 use_cache=True,
             )
-        return out.logits[:, -1]
+        logits: Tensor = out.logits[:, -1]
+        return logits
 
     def leave(self, row: Row, is_spoilt: bool = False) -> None:
         """Take the row's blocks back. `is_spoilt`: they may hold NaN, and are cleared."""
@@ -81,8 +85,10 @@ class RowModel:
         self._free.put_back(row)
 
     def compact(self, rows: Sequence[Row]) -> None:
-        """Give up memory that these rows, the only ones that have blocks, do not need."""
+        """Give up memory that these rows, the only ones that have blocks, do not need. Raises the device's
+        out-of-memory error where there is no room to copy what they have; all is well then, but as large as before."""
         self._cache.move(*self._free.compact(rows))
+        _release_memory(self._loaded.device)
         self._cache.resize(self._free.num_touched)
         _release_memory(self._loaded.device)
 
@@ -90,22 +96,30 @@ class RowModel:
         self._cache = BlockCache()
         _release_memory(self._loaded.device)
 
-    def _take_blocks(self, row: Row) -> None:
-        if len(row.blocks) * BLOCK_TOKENS > row.position:
-            return
-        self._free.take(row, row.position + 1)
+    def _take_blocks(self, rows: Sequence[Row]) -> None:
+        """Have room for each row's newest token. The cache grows by a quarter more, so that it is seldom copied."""
+        for row in rows:
+            if len(row.blocks) * BLOCK_TOKENS <= row.position:
+                self._free.take(row, row.position + 1)
         if self._free.num_touched > self._cache.num_blocks:
-            self._cache.resize(self._free.num_touched * 5 // 4 + 16)
+            self._cache.resize(min(self._free.max_blocks, self._free.num_touched * 5 // 4))
+
+    def _close_gaps(self, rows: Sequence[Row]) -> None:
+        """Rows that leave a batch leave free blocks between those of the others, and a step reads them all."""
+        num_taken = sum(len(row.blocks) for row in rows)
+        if num_taken < MIN_DENSITY * self._free.num_touched:
+            self._cache.move(*self._free.compact(rows))
 
     def _batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
         """Rows of like length together: within `max_read_tokens` and `max_padding_tokens`, or one row alone."""
         batch: list[Row] = []
+        num_tokens = 0
         for row in sorted(rows, key=lambda row: row.position):
+            num_tokens += row.position
             padded = row.position * (len(batch) + 1)
-            padding = padded - row.position - sum(other.position for other in batch)
-            if batch and (padded > self._max_read_tokens or padding > self._max_padding_tokens):
+            if batch and (padded > self._max_read_tokens or padded - num_tokens > self._max_padding_tokens):
                 yield batch
-                batch = []
+                batch, num_tokens = [], row.position
             batch.append(row)
         if batch:
             yield batch
