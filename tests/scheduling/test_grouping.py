@@ -161,7 +161,8 @@ class TestCutRows:
     def test_start_again_with_the_full_limit(self):
         """The paper's recomputation: what was written is thrown away, in the order in which it was cut."""
         grouped = scheduler(on_cut="restart")
-        add(grouped, {"a": 80, "b": 60, "c": 99}, num_tokens=30, num_cuts=1)
+        for name, num_tokens in {"a": 30, "b": 60, "c": 10}.items():
+            add(grouped, {name: 80}, num_tokens=num_tokens, num_cuts=1)
         assert decide(grouped) == [Start("a", LIMIT, restart=True), Start("b", LIMIT, restart=True)]
 
     def test_keep_their_own_restart_in_any_order(self):
