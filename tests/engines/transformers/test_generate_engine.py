@@ -131,14 +131,16 @@ def test_the_model_s_own_sampling_defaults_are_not_added(make_model_dir, llama):
     assert {name: answer.tokens for name, answer in found.items()} == {r.id: alone(llama, r) for r in requests()}
 
 
-def test_rows_that_do_not_fit_into_the_context_together_come_one_after_the_other(model_dir):
+def test_rows_that_do_not_fit_into_the_context_together_come_one_after_the_other(make_model_dir):
     """A long prompt beside a long answer would take GPT-2 to positions that it does not have."""
-    loaded = load(model_dir("gpt2"))
+    loaded = load(make_model_dir("gpt2", eos_token_id=1))
     long_prompt = Request("long prompt", "Why? " * 60, max_tokens=20)
     long_answer = Request("long answer", "Why?", max_tokens=200)
     found = answers(engine_of(loaded), [long_prompt, long_answer], cap=200)
     assert found["long prompt"].tokens == alone(loaded, long_prompt, 20)
     assert found["long answer"].tokens == alone(loaded, long_answer, 200)
+    assert found["long prompt"].completion_tokens == 20  # neither stops by itself: they would have met
+    assert found["long answer"].completion_tokens == 200
 
 
 def test_a_model_that_reads_its_padding_gets_none(llama, monkeypatch):
@@ -210,6 +212,18 @@ def test_a_bad_request_fails_alone(llama):
     found = answers(engine_of(llama), [Request("bad", "x", max_tokens=10_000), *requests()])
     assert found["bad"].error.type == "context_length_exceeded"
     assert sum(isinstance(answer, Finished) for answer in found.values()) == 5
+
+
+def test_a_batch_ends_when_all_its_rows_have(llama):
+    """By end of sequence, by their own limits, by stop texts: nothing is computed behind the last of them."""
+    whole = answers(engine_of(llama), [Request("r", "Why?", max_tokens=200)], cap=200)["r"]
+    assert whole.finish_reason == "stop"
+    short = Request("short", "A list of fruits", max_tokens=3)
+    stopped = Request("stopped", "Why?", SamplingParams(stop=(whole.text[2:6],)), max_tokens=200)
+    for batch in ([Request("r", "Why?", max_tokens=200), short], [stopped], [stopped, short]):
+        engine = engine_of(llama)
+        found = answers(engine, batch, cap=200)
+        assert engine.num_row_steps == len(batch) * max(answer.completion_tokens for answer in found.values())
 
 
 def test_positions_are_counted_for_every_row_and_step(llama):
