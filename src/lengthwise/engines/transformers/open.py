@@ -25,7 +25,7 @@ log = logging.getLogger("lengthwise")
 # Rows of `model.generate` where nobody asks for another number: the paper's (batch size 16), and what most scripts
 # take. More rows mean more waiting for the longest answer, so this is not measured.
 GENERATE_ROWS = 16
-# The block cache grows a quarter beyond what it needs (`forward`), and each row's last block is half empty.
+# While the block cache grows, one layer at a time is held twice (`cache`): a quarter more covers four layers and up.
 CACHE_GROWTH = 1.25
 
 
