@@ -31,10 +31,10 @@ format: .venv/installed
 # Long ones: minutes to hours.
 
 bench: .venv/installed  ## the figures in docs/log.md
-	$(BIN)/lengthwise bench --rounds 5 --json
+	$(BIN)/lengthwise bench throughput $(PROMPTS) --rounds 5 --json
 
 identity: .venv/installed  ## scheduled answers against one at a time
-	$(BIN)/python tools/identity.py $(PROMPTS)
+	$(BIN)/lengthwise bench identity $(PROMPTS) --json
 
 kills: .venv/installed  ## kill -9 at random moments, resume, compare
 	$(BIN)/pytest -m campaign tests/jobs
