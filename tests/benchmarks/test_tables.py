@@ -12,7 +12,7 @@ REQUESTS = [Request(str(i), f"prompt {i}") for i in range(100)]
 
 
 def sample(wall_s: float, texts: dict[str, str] | None = None) -> Sample:
-    return Sample(wall_s, 100, 5_000, 8_000, 0, 0.1, 0, {}, texts or {})
+    return Sample(wall_s, 100, 5_000, 8_000, 0, 0.1, 0, {}, texts or {"0": "answer"})
 
 
 def contender(name: str, log: list[tuple[str, int]]) -> Contender:
