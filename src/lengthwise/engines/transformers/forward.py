@@ -24,7 +24,7 @@ from lengthwise.engines.transformers.model import LoadedModel
 from lengthwise.engines.transformers.rows import Row
 
 # Share of the blocks up to the last one in use that rows must have. A step's time grows with the blocks it reads, and
-# moving a block costs about as much as reading it in ten steps, so gaps are closed when a quarter is free.
+# moving blocks costs too. That a quarter may be free is a choice, not yet measured against others.
 MIN_DENSITY = 0.75
 
 _FAR = 2**40  # a position that no query reaches: the keys of a free block

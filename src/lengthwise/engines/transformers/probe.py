@@ -48,8 +48,8 @@ MAX_PROBE_S = 30.0
 MAX_CONTRADICTION = 1.5
 NUM_MORE_TRIES = 2
 # On a CPU, a measurement during which the process got less of one core than this was one of the other programs: it is
-# used, not kept. (Alone it gets 1 to as many as there are threads; on a crowded machine 0.02 to 0.4 were seen, and a
-# step of one row took 160 times as long.)
+# used, not kept. (The main thread works all the time, so alone it gets a core or more. On a crowded machine a step of
+# one row was seen to take 160 times as long; the bound itself is a choice.)
 MIN_CPU_SHARE = 0.8
 
 
