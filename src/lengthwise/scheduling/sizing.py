@@ -2,9 +2,10 @@
 
 A batch stops when its longest row does, or after as many steps as the greatest grant among its rows; a shorter
 cap for one of them would gain nothing, since its tokens are needed anyway and the batch goes on without it. So a
-row that runs beside k others reserves prompt + kept tokens + the *batch's* steps (at most its own limit), not its
-own grant alone. Reserving only the own grants fits a few rows more and cuts more of them: within 2 % of the
-other either way where memory is short, and 3 % slower where it is not (see `tests/scheduling/compare_schedules.py`).
+row that runs beside others reserves prompt + kept tokens + the *batch's* steps (at most its own limit), not its
+own grant alone. Own caps and own reserves let a few rows more in and cut more of them. Simulated with 1,000
+Vicuna-like answers they made no difference where memory was short (2 % either way), and cost 3 % at 64 rows, 4 %
+at 128 where it was not.
 """
 
 from __future__ import annotations
