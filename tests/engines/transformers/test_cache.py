@@ -15,7 +15,7 @@ from lengthwise.engines.transformers.attention import BlockView, attend, block_a
 from lengthwise.engines.transformers.cache import (
     BLOCK_TOKENS,
     BlockCache,
-    FreeBlocks,
+    Blocks,
     OutOfBlocks,
     PromptWrite,
     StepWrite,
@@ -39,10 +39,10 @@ def make_row(num_tokens: int) -> Row:
 def test_no_block_has_two_owners(actions: list[tuple[int, int]]) -> None:
     """Whatever is taken, given back and compacted: rows' blocks are distinct, as many as their tokens need, and none
     is lost; a request for too many takes nothing."""
-    free, rows = FreeBlocks(12), [make_row(0) for _ in range(4)]
+    free, rows = Blocks(12), [make_row(0) for _ in range(4)]
     for which, num_tokens in actions:
         if which == 4:
-            free.compact(rows)
+            free.compact()
             assert sorted(block for row in rows for block in row.blocks) == list(range(free.num_touched))
         elif num_tokens == 0:
             free.put_back(rows[which])
@@ -53,7 +53,7 @@ def test_no_block_has_two_owners(actions: list[tuple[int, int]]) -> None:
         assert all(0 <= block < free.num_touched <= 12 for block in taken)
 
 
-def _take(free: FreeBlocks, row: Row, num_tokens: int) -> None:
+def _take(free: Blocks, row: Row, num_tokens: int) -> None:
     before = list(row.blocks)
     wanted = max(num_blocks_for(num_tokens), len(before))
     if wanted - len(before) > free.num_free:
@@ -77,7 +77,7 @@ class Written:
         self.keys = torch.randn(shape, generator=generator, dtype=dtype)
         self.values = torch.randn(shape, generator=generator, dtype=dtype)
         self.query = torch.randn(len(num_tokens), HEADS, 1, SIZE, generator=generator, dtype=dtype)
-        self.free, self.cache = FreeBlocks(100), BlockCache()
+        self.free, self.cache = Blocks(100), BlockCache()
         free_before = make_row(0)
         self.free.take(free_before, 3 * BLOCK_TOKENS)
         for row in self.rows:
@@ -160,7 +160,7 @@ def test_growing_and_compacting_keep_what_is_there() -> None:
     written.cache.resize(90)
     before = written.attend()
     num_before = written.free.num_touched
-    written.cache.move(*written.free.compact(written.rows))
+    written.cache.move(*written.free.compact())
     written.cache.resize(written.free.num_touched)
     assert written.free.num_touched == num_before - 3
     torch.testing.assert_close(written.attend(), before, atol=1e-6, rtol=1e-6)
@@ -190,7 +190,7 @@ def test_prompts_see_their_own_keys_only() -> None:
     """While prompts are read, the cache hands back what it was given: nothing else is there for them."""
     cache: Any = BlockCache()
     rows = [make_row(5)]
-    FreeBlocks(1).take(rows[0], 6)
+    Blocks(1).take(rows[0], 6)
     cache.resize(1)
     cache.write = PromptWrite.of(rows, CPU)
     states = torch.randn(1, KV_HEADS, 5, SIZE)

@@ -99,8 +99,8 @@ def attend(
     Returns rows × 1 × heads × size of a value. Softmax and sums are float32."""
     view, (num_rows, num_heads, _, size) = _view.get(), query.shape
     row = view.row.to(query.device)
-    scores = _scores(query, key, row, size**-0.5 if scaling is None else scaling, softcap)
-    scores += view.bias(sliding_window, query.device)
+    bias = view.bias(sliding_window, query.device)
+    scores = _scores(query, key, row, bias, size**-0.5 if scaling is None else scaling, softcap)
     highest = _row_max(scores, row, num_rows)
     weights = scores.sub_(highest[row].view(*scores.shape[:3], 1)).exp2_()
     total = _row_sum(weights.sum(-1).view(-1, num_heads), row, num_rows)
@@ -111,16 +111,17 @@ def attend(
     return answer.to(query.dtype).unsqueeze(1), None
 
 
-def _scores(query: Tensor, key: Tensor, row: Tensor, scaling: float, softcap: float | None) -> Tensor:
+def _scores(query: Tensor, key: Tensor, row: Tensor, bias: Tensor, scaling: float, softcap: float | None) -> Tensor:
     """blocks × key/value heads × heads that share them × BLOCK_TOKENS, float32, in units of log 2.
 
     Powers of 2 instead of e: where half of the places are masked, torch's exp takes 2 ms on a CPU, exp2 0.05.
     """
     num_blocks, num_kv_heads, _, size = key.shape
-    factor = scaling * _LOG2_E if softcap is None else scaling / softcap
-    of_block = (query * factor).flatten(1)[row].view(num_blocks, num_kv_heads, -1, size)
+    of_block = query.flatten(1)[row].view(num_blocks, num_kv_heads, -1, size)
     scores = torch.matmul(of_block, key.transpose(2, 3)).float()
-    return scores if softcap is None else scores.tanh_().mul_(softcap * _LOG2_E)
+    if softcap is not None:
+        scores, scaling = scores.mul_(scaling / softcap).tanh_(), softcap
+    return torch.add(bias, scores, alpha=scaling * _LOG2_E, out=scores)
 
 
 def _row_max(scores: Tensor, row: Tensor, num_rows: int) -> Tensor:

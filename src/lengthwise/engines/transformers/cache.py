@@ -36,20 +36,26 @@ class OutOfBlocks(Exception):
     """More blocks were asked for than the key/value budget has left."""
 
 
-class FreeBlocks:
-    """The blocks that no row has, lowest first, so that the part of the cache that is read stays compact.
+class Blocks:
+    """Which row has which block. The lowest free ones are given out first, so that what is read stays compact.
 
     `num_touched` blocks, from the first, have ever been taken; at most `max_blocks` are given out.
     """
 
     def __init__(self, max_blocks: int) -> None:
         self.max_blocks = max_blocks
-        self._returned: list[int] = []
         self.num_touched = 0
+        self._returned: list[int] = []
+        self._owners: set[Row] = set()
 
     @property
     def num_free(self) -> int:
         return len(self._returned) + self.max_blocks - self.num_touched
+
+    @property
+    def density(self) -> float:
+        """The share of the touched blocks that rows have."""
+        return 1 - len(self._returned) / max(1, self.num_touched)
 
     def take(self, row: Row, num_tokens: int) -> None:
         """Give the row blocks for `num_tokens` tokens in all. Raises OutOfBlocks, with nothing taken."""
@@ -57,23 +63,20 @@ class FreeBlocks:
         if wanted > self.num_free:
             raise OutOfBlocks
         row.blocks.extend(self._take() for _ in range(wanted))
+        self._owners.add(row)
 
     def put_back(self, row: Row) -> None:
         for block in row.blocks:
             heapq.heappush(self._returned, block)
         row.blocks = []
+        self._owners.discard(row)
 
-    def compact(self, rows: Sequence[Row]) -> tuple[list[int], list[int]]:
-        """Move these rows, the only ones that have blocks, to the lowest: which blocks' contents go where."""
-        taken = {block for row in rows for block in row.blocks}
-        moved_to = dict(
-            zip(
-                sorted(block for block in taken if block >= len(taken)),
-                sorted(set(range(len(taken))) - taken),
-                strict=True,
-            )
-        )
-        for row in rows:
+    def compact(self) -> tuple[list[int], list[int]]:
+        """Move rows from the highest blocks into the gaps: which blocks' contents must go where."""
+        taken = {block for row in self._owners for block in row.blocks}
+        high = sorted(block for block in taken if block >= len(taken))
+        moved_to = dict(zip(high, sorted(set(range(len(taken))) - taken), strict=True))
+        for row in self._owners:
             row.blocks = [moved_to.get(block, block) for block in row.blocks]
         self._returned, self.num_touched = [], len(taken)
         return list(moved_to), list(moved_to.values())

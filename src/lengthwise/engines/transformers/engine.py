@@ -235,7 +235,7 @@ class TransformersEngine:
 
     def _compact(self) -> None:
         try:
-            self._model.compact(self._running + self._waiting)
+            self._model.compact()
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

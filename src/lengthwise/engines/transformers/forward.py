@@ -15,7 +15,7 @@ from lengthwise.engines.transformers.attention import BlockView, block_attention
 from lengthwise.engines.transformers.cache import (
     BLOCK_TOKENS,
     BlockCache,
-    FreeBlocks,
+    Blocks,
     PromptWrite,
     StepWrite,
     num_blocks_for,
@@ -40,7 +40,7 @@ class RowModel:
     def __init__(self, loaded: LoadedModel, max_blocks: int, max_read_tokens: int, max_padding_tokens: int) -> None:
         self._loaded = loaded
         self._cache = BlockCache()
-        self._free = FreeBlocks(max_blocks)
+        self._blocks = Blocks(max_blocks)
         self._max_read_tokens = max_read_tokens
         self._max_padding_tokens = max_padding_tokens
         self.last_view: BlockView | None = None
@@ -48,7 +48,7 @@ class RowModel:
     def num_fitting(self, waiting: Sequence[Row], running: Sequence[Row]) -> int:
         """How many of those that wait, from the first, may enter now. Each row keeps room for one block more, if it
         will need one: else rows that enter would take the blocks for which others have just been put back."""
-        num_free = self._free.num_free - sum(map(_blocks_needed_soon, running))
+        num_free = self._blocks.num_free - sum(map(_blocks_needed_soon, running))
         for index, row in enumerate(waiting):
             num_free -= _blocks_needed_soon(row)
             if num_free < 0:
@@ -57,7 +57,7 @@ class RowModel:
 
     def read(self, rows: Sequence[Row]) -> None:
         """Let rows enter: their keys, all but the newest token's, go into the cache. Raises OutOfBlocks, or the
-        device's out-of-memory error; call `leave` for rows that have not entered then."""
+        device's out-of-memory error; may then be repeated, or call `leave`."""
         self._take_blocks(rows)
         for batch in self._batches([row for row in rows if row.position > 0]):
             self._read(batch)
@@ -65,7 +65,7 @@ class RowModel:
     def step(self, rows: Sequence[Row]) -> Tensor:
         """Logits of each row's next token, rows × vocabulary. Raises as `read`; may then be repeated."""
         self._take_blocks(rows)
-        self._close_gaps(rows)
+        self._close_gaps()
         view, self._cache.write = self._plan(rows)
         self.last_view = view
         with block_attention(self._loaded.model, view):
@@ -82,14 +82,14 @@ class RowModel:
         """Take the row's blocks back. `is_spoilt`: they may hold NaN, and are cleared."""
         if is_spoilt:
             self._cache.clear(row.blocks)
-        self._free.put_back(row)
+        self._blocks.put_back(row)
 
-    def compact(self, rows: Sequence[Row]) -> None:
-        """Give up memory that these rows, the only ones that have blocks, do not need. Raises the device's
-        out-of-memory error where there is no room to copy what they have; all is well then, but as large as before."""
-        self._cache.move(*self._free.compact(rows))
+    def compact(self) -> None:
+        """Give up memory that the rows do not need. Raises the device's out-of-memory error where there is no room to
+        copy what they have; all is well then, but as large as before."""
+        self._cache.move(*self._blocks.compact())
         _release_memory(self._loaded.device)
-        self._cache.resize(self._free.num_touched)
+        self._cache.resize(self._blocks.num_touched)
         _release_memory(self._loaded.device)
 
     def close(self) -> None:
@@ -100,15 +100,14 @@ class RowModel:
         """Have room for each row's newest token. The cache grows by a quarter more, so that it is seldom copied."""
         for row in rows:
             if len(row.blocks) * BLOCK_TOKENS <= row.position:
-                self._free.take(row, row.position + 1)
-        if self._free.num_touched > self._cache.num_blocks:
-            self._cache.resize(min(self._free.max_blocks, self._free.num_touched * 5 // 4))
+                self._blocks.take(row, row.position + 1)
+        if self._blocks.num_touched > self._cache.num_blocks:
+            self._cache.resize(min(self._blocks.max_blocks, self._blocks.num_touched * 5 // 4))
 
-    def _close_gaps(self, rows: Sequence[Row]) -> None:
+    def _close_gaps(self) -> None:
         """Rows that leave a batch leave free blocks between those of the others, and a step reads them all."""
-        num_taken = sum(len(row.blocks) for row in rows)
-        if num_taken < MIN_DENSITY * self._free.num_touched:
-            self._cache.move(*self._free.compact(rows))
+        if self._blocks.density < MIN_DENSITY:
+            self._cache.move(*self._blocks.compact())
 
     def _batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
         """Rows of like length together: within `max_read_tokens` and `max_padding_tokens`, or one row alone."""
