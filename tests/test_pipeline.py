@@ -20,7 +20,7 @@ from lengthwise.types import Capabilities, Request, Start
 
 LENGTHS = recorded_lengths(100)
 REQUESTS = [Request(name, f"prompt {name}") for name in LENGTHS]
-SCHEDULES = ("arrival", "paper", "default")
+SCHEDULES = ("arrival", "paper", "grouped", "default")
 
 
 def replay(lengths=LENGTHS, **capabilities) -> ReplayEngine:

@@ -29,9 +29,9 @@ class Pipeline:
     `model` is a hub id or a folder (None: the bundled model), opened with its defaults and `max_tokens` as the limit
     of answers whose request gives none; for anything else give an `engine`. `predictor` is "auto" (what is known for
     this model, else nothing), "none", a folder, or an object; one that learned from another model is not used.
-    `scheduler` is "default", "paper", "arrival", or an object, which then serves one run. `window` bounds how many
-    requests wait at once (None: all are read before the first starts). Not thread-safe, one run at a time; `counts`
-    may be read and `stop` called from anywhere.
+    `scheduler` is "default", another of `scheduling.named.NAMES`, or an object, which then serves one run. `window`
+    bounds how many requests wait at once (None: all are read before the first starts). Not thread-safe, one run at a
+    time; `counts` may be read and `stop` called from anywhere.
     """
 
     def __init__(
@@ -113,14 +113,13 @@ class Pipeline:
 
 
 def make_scheduler(name: str, engine: Engine) -> Scheduler:
-    """A fresh scheduler by its name; without caps where the engine can't cut and continue, which is said."""
+    """A fresh scheduler by its name; what the engine can't do is left out, which is said."""
     from lengthwise.scheduling import named
 
     capabilities = engine.capabilities
-    can_cap = capabilities.can_cut and capabilities.can_continue
-    if not can_cap and name != "arrival":
+    if name != "arrival" and not (capabilities.can_cut and capabilities.can_continue):
         log.warning("This engine can't cut and continue answers: no caps, order only.")
-    return named.make(name, batch_size=capabilities.max_running, can_cap=can_cap)
+    return named.make(name, capabilities)
 
 
 def _usable(predictor: LengthPredictor | str, model: str) -> LengthPredictor:

@@ -106,7 +106,7 @@ class ErrorInfo:
 # -- what a scheduler sees and says ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen would be right, and make a million of them take a second longer
 class WaitingRequest:
     """A request that waits, as a scheduler sees it. `num_tokens` are already written (it was cut or preempted)."""
 
@@ -148,7 +148,7 @@ class View:
     free_kv_tokens: float = math.inf
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as WaitingRequest
 class Start:
     """Run request `id` until it ends or its answer has `cap` tokens (counted from the answer's first token).
 
@@ -183,6 +183,7 @@ class Capabilities:
     can_cut: bool = True  # honours `cap`
     can_continue: bool = True  # honours `tokens_so_far`
     can_preempt: bool = True  # `cancel` gives the tokens back
+    can_refill: bool = True  # a request may join others that run; else it waits until all of them have ended
     reports_progress: bool = True
     is_lower_priority_sooner: bool | None = None  # None: the engine takes no priority
 

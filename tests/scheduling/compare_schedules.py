@@ -23,7 +23,8 @@ from lengthwise.estimates import GRID, LengthEstimates
 from lengthwise.protocols import Scheduler
 from lengthwise.scheduling.arrival import ArrivalScheduler
 from lengthwise.scheduling.grouping import GroupedScheduler, GroupingConfig
-from lengthwise.scheduling.named import PAPER, default
+from lengthwise.scheduling.named import PAPER, refill
+from lengthwise.scheduling.refill import RefillConfig, RefillScheduler
 from lengthwise.scheduling.sizing import MemorySizing
 from lengthwise.types import WaitingRequest
 from tests.scheduling.toy_engine import ToyEngine
@@ -57,7 +58,8 @@ class World:
         return self.estimates[np.array([int(request.id[1:]) for request in requests])]
 
     def play(self, scheduler: Scheduler, max_rows: int, kv_tokens: float = math.inf) -> ToyEngine:
-        engine = ToyEngine(scheduler, self.lengths, self.estimate, max_rows, kv_tokens)
+        is_static = not isinstance(scheduler, RefillScheduler)
+        engine = ToyEngine(scheduler, self.lengths, self.estimate, max_rows, kv_tokens, is_static=is_static)
         engine.add([WaitingRequest(name, PROMPT_TOKENS, LIMIT) for name in self.lengths])
         engine.run()
         assert engine.finished == {name: min(length, LIMIT) for name, length in self.lengths.items()} | engine.finished
@@ -99,13 +101,20 @@ def grouped(**changes: object) -> Make:
     return lambda: GroupedScheduler(replace(GroupingConfig(), **changes))  # type: ignore[arg-type]
 
 
+def refilled(**changes: object) -> Make:
+    return lambda: RefillScheduler(replace(RefillConfig(), **changes))  # type: ignore[arg-type]
+
+
 SCHEDULES: dict[str, Make] = {
     "sorted, no caps, groups of 256": grouped(fcr=False, group_size=256),
     "sorted, no caps": grouped(fcr=False),
     "sorted, caps, restart": grouped(on_cut="restart"),
-    "sorted, caps, continue (default)": default,
+    "sorted, caps, continue (grouped)": grouped(),
     "the paper's, batches from memory": lambda: GroupedScheduler(replace(PAPER, sizing=MemorySizing())),
     "the paper's, its table": lambda: GroupedScheduler(PAPER),
+    "refill, arrival order": refilled(group_size=1),
+    "refill, longest first, no caps": refilled(fcr=False),
+    "refill, longest first (default)": refill,
 }
 
 SWEEPS: dict[str, Sequence[object]] = {
@@ -137,7 +146,7 @@ def main() -> None:
     settings = [Setting(rows, read) for read in (0.0, 0.05, 0.1) for rows in (32, 64, 128)]
     settings += [Setting(512, 0.05, rows * (PROMPT_TOKENS + LIMIT)) for rows in (16, 32)]
     show(SCHEDULES, worlds, settings)
-    show({"oracle, sorted": default}, oracles, settings)
+    show({"oracle, sorted": grouped(), "oracle, refill": refill}, oracles, settings)
     print("against arrival order in batches of 16, on an engine that holds 256 rows")
     show(SCHEDULES, worlds, [Setting(256, read, arrival_rows=16) for read in (0.0, 0.05, 0.1)])
 

@@ -1,6 +1,6 @@
 """Plan a job of a million requests in this process, and say what it took, as one JSON line.
 
-    python -m tests.scheduling.plan_a_million [default|paper|arrival] [number of requests]
+    python -m tests.scheduling.plan_a_million [refill|grouped|paper|arrival] [number of requests]
 
 `make_s` is the caller's part (the WaitingRequests), `plan_s` the scheduler's (`add`, and `decide` until everything has
 started, each time into an empty engine of 64 rows), both in seconds of processor time; `peak_bytes` is the memory of
@@ -19,7 +19,7 @@ import numpy as np
 from lengthwise.estimates import GRID, LengthEstimates
 from lengthwise.protocols import Scheduler
 from lengthwise.scheduling.named import make
-from lengthwise.types import View, WaitingRequest
+from lengthwise.types import Capabilities, View, WaitingRequest
 
 NUM_ROWS, LIMIT = 64, 512
 
@@ -49,12 +49,12 @@ def plan(scheduler: Scheduler, requests: list[WaitingRequest], estimates: Length
     return num_started
 
 
-def main(name: str = "default", num: str = "1000000") -> None:
+def main(name: str = "refill", num: str = "1000000") -> None:
     estimates = random_estimates(int(num))
     started_s = time.process_time()
     requests = [WaitingRequest(f"request-{i}", 40, LIMIT) for i in range(int(num))]
     made_s = time.process_time()
-    num_started = plan(make(name, batch_size=NUM_ROWS), requests, estimates)
+    num_started = plan(make(name, Capabilities(max_running=NUM_ROWS)), requests, estimates)
     planned_s = time.process_time()
     assert num_started == len(requests), f"{num_started} of {len(requests)} started"
     peak_bytes = peak_memory_bytes()

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from lengthwise.errors import UsageError
 from lengthwise.scheduling.arrival import ArrivalScheduler
 from lengthwise.scheduling.grouping import GroupedScheduler, GroupingConfig
-from lengthwise.scheduling.named import NAMES, default, make, paper
+from lengthwise.scheduling.named import NAMES, grouped, make, paper, refill
+from lengthwise.scheduling.refill import RefillConfig, RefillScheduler
 from lengthwise.scheduling.sizing import MemorySizing, TableSizing
+from lengthwise.types import Capabilities
 from tests.scheduling.compare_schedules import World
+
+ABLE = Capabilities(max_running=4)
 
 
 def test_every_name_makes_a_fresh_scheduler():
     """Two runs never share one."""
     for name in NAMES:
-        assert make(name, batch_size=4) is not make(name, batch_size=4)
+        assert make(name, ABLE) is not make(name, ABLE)
 
 
-def test_the_default_is_what_the_configuration_says():
+def test_the_default_refills_where_the_engine_can():
+    """And else sorts static batches."""
+    assert isinstance(make("default", ABLE), RefillScheduler)
+    assert isinstance(make("default", replace(ABLE, can_refill=False)), GroupedScheduler)
+
+
+def test_the_ready_made_are_what_the_configurations_say():
     """Sorted, sizes from memory, cut answers go on."""
-    assert default().config == GroupingConfig()
+    assert refill().config == RefillConfig()
+    assert RefillConfig().on_cut == "continue"
+    assert grouped().config == GroupingConfig()
     assert GroupingConfig().sizing == MemorySizing()
     assert GroupingConfig().on_cut == "continue"
     assert GroupingConfig().fcr
@@ -39,22 +53,23 @@ def test_the_paper_s_caps_fail_as_often_as_the_paper_s():
     assert len(engine.num_cuts) / 2048 == pytest.approx(0.165, abs=0.03)
 
 
-@pytest.mark.parametrize("name", ["default", "paper"])
-def test_an_engine_that_can_not_cut_gets_no_caps(name: str):
-    """`can_cap` False turns failure collection off and nothing else."""
-    scheduler = make(name, batch_size=4, can_cap=False)
-    assert isinstance(scheduler, GroupedScheduler)
-    assert not scheduler.config.fcr
+@pytest.mark.parametrize("missing", ["can_cut", "can_continue"])
+@pytest.mark.parametrize("name", ["refill", "grouped", "paper"])
+def test_an_engine_that_can_not_cut_and_continue_gets_no_caps(name: str, missing: str):
+    """Failure collection is off, and nothing else."""
+    scheduler = make(name, replace(ABLE, **{missing: False}))
+    assert isinstance(scheduler, GroupedScheduler | RefillScheduler)
+    assert scheduler.config == replace(make(name, ABLE).config, fcr=False)
 
 
 def test_arrival_order_takes_the_engine_s_batch_size():
     """The baseline has the same rows as the others."""
-    scheduler = make("arrival", batch_size=7)
+    scheduler = make("arrival", Capabilities(max_running=7))
     assert isinstance(scheduler, ArrivalScheduler)
     assert scheduler.batch_size == 7
 
 
 def test_an_unknown_name_is_refused():
     """With the names that there are."""
-    with pytest.raises(UsageError, match=r"'shortest'.*default, paper, arrival"):
-        make("shortest", batch_size=4)
+    with pytest.raises(UsageError, match=r"'shortest'.*default, refill, grouped, paper, arrival"):
+        make("shortest", ABLE)

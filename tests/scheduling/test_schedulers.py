@@ -15,15 +15,24 @@ from hypothesis import strategies as st
 
 from lengthwise.scheduling.arrival import ArrivalScheduler
 from lengthwise.scheduling.grouping import GroupedScheduler, GroupingConfig
-from lengthwise.scheduling.named import default, paper
+from lengthwise.scheduling.named import grouped, paper, refill
+from lengthwise.scheduling.refill import RefillScheduler
 from lengthwise.testing import check_scheduler
 from lengthwise.types import RunningRequest, View, WaitingRequest
-from tests.scheduling.worlds import World, configs, patient, schedulers, worlds
+from tests.scheduling.worlds import World, configs, patient, refill_configs, schedulers, static_schedulers, worlds
 
-CONTRACT = [lambda: ArrivalScheduler(4), default, paper, lambda: default(fcr=False), lambda: paper(fcr=False)]
+CONTRACT = {
+    "arrival": lambda: ArrivalScheduler(4),
+    "refill": refill,
+    "grouped": grouped,
+    "paper": paper,
+    "refill-no-caps": lambda: refill(fcr=False),
+    "grouped-no-caps": lambda: grouped(fcr=False),
+    "paper-no-caps": lambda: paper(fcr=False),
+}
 
 
-@pytest.mark.parametrize("make", CONTRACT, ids=["arrival", "default", "paper", "default-no-caps", "paper-no-caps"])
+@pytest.mark.parametrize("make", CONTRACT.values(), ids=CONTRACT)
 def test_keeps_the_contract(make):
     """The ready-made schedulers pass the checks that every scheduler must pass."""
     check_scheduler(make)
@@ -84,12 +93,12 @@ class TestEveryRequestEndsOnce:
 
 class TestOrder:
     @patient
-    @given(worlds(), configs())
-    def test_equal_estimates_keep_arrival_order(self, world: World, config: GroupingConfig):
+    @given(worlds(), st.builds(GroupedScheduler, configs()) | st.builds(RefillScheduler, refill_configs()))
+    def test_equal_estimates_keep_arrival_order(self, world: World, scheduler):
         """With nothing known of equal requests, starts stand in arrival order and no cap is below the limit."""
         requests = [replace(request, max_tokens=50) for request in world.requests]
         world = replace(world, requests=requests, guesses=dict.fromkeys(world.guesses))
-        engine = world.engine(GroupedScheduler(config))
+        engine = world.engine(scheduler)
         engine.add(requests)
         engine.run()
         starts = [start for batch in engine.batches for start in batch]
@@ -112,8 +121,8 @@ class TestOrder:
     def test_does_not_depend_on_the_hash_seed(self):
         """Two processes with different hash seeds start the same requests in the same batches."""
         program = (
-            "from tests.scheduling.compare_schedules import World, default;"
-            "engine = World.drawn(60, 0.6, 1).play(default(), 8);"
+            "from tests.scheduling.compare_schedules import World, refill;"
+            "engine = World.drawn(60, 0.6, 1).play(refill(), 8);"
             "print([[s.id for s in batch] for batch in engine.batches])"
         )
         runs = [
@@ -131,9 +140,9 @@ class TestOrder:
         assert "r59" in runs[0].stdout
 
     @patient
-    @given(worlds(), schedulers())
+    @given(worlds(), static_schedulers())
     def test_nothing_starts_beside_a_running_row(self, world: World, scheduler):
-        """Batches are static: while one row runs, however much is free, nothing starts."""
+        """Static batches: while one row runs, however much is free, nothing starts."""
         engine = world.engine(scheduler)
         engine.add(world.requests)
         running = {"other": RunningRequest("other", 1, 1, 0, 0.0)}
@@ -165,10 +174,11 @@ class TestNothingStarves:
         assert len(engine.finished) > 300
 
     @patient
-    @given(worlds(), configs())
-    def test_a_request_is_cut_a_few_times_at_most(self, world: World, config: GroupingConfig):
+    @given(worlds(), st.builds(GroupedScheduler, configs()) | st.builds(RefillScheduler, refill_configs()))
+    def test_a_request_is_cut_a_few_times_at_most(self, world: World, scheduler):
         """After `max_cuts` cuts (one, where cut answers are written again) a row has its full limit."""
-        engine = world.engine(GroupedScheduler(config))
+        engine = world.engine(scheduler)
         engine.add(world.requests)
         engine.run()
-        assert max(engine.num_cuts.values(), default=0) <= (1 if config.on_cut == "restart" else config.max_cuts)
+        most = 1 if scheduler.config.on_cut == "restart" else scheduler.config.max_cuts
+        assert max(engine.num_cuts.values(), default=0) <= most

@@ -20,8 +20,9 @@ MUCH = (1_000_000, math.inf)  # free rows, free memory
 def rows(granted: list[int], *, prompt_tokens: int = 10, num_tokens: int = 0, max_tokens: int = 512) -> Rows:
     """Rows that are predicted and granted this many more tokens."""
     num, more = len(granted), np.array(granted)
+    no = np.zeros(num, bool)
     same = [np.full(num, value) for value in (prompt_tokens, num_tokens, max_tokens)]
-    return Rows(np.array([f"r{i}" for i in range(num)], object), *same, more, more, np.zeros(num, bool))
+    return Rows(np.array([f"r{i}" for i in range(num)], object), *same, more, more, no, no)
 
 
 def all_sizes(sizing, granted: list[int], free_rows: float = 1_000_000, free_kv_tokens: float = math.inf) -> list[int]:

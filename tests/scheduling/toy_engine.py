@@ -20,7 +20,8 @@ class ToyEngine:
 
     `lengths` are the natural lengths by id, `estimate` gives curves that are not yet limited. With `rng`, rows are
     at times cut for another reason than their cap. Raises AssertionError when a rule is broken: what starts waits
-    and fits, caps are within the limit, a batch starts only into an empty engine, and an empty engine never idles.
+    and fits, caps are within the limit, a static batch starts only into an empty engine, and an empty engine never
+    idles.
     """
 
     scheduler: Scheduler
@@ -29,6 +30,7 @@ class ToyEngine:
     max_rows: int
     kv_tokens: float = math.inf
     rng: random.Random | None = None
+    is_static: bool = True  # a batch may start only into an empty engine
 
     waiting: dict[str, WaitingRequest] = field(default_factory=dict)
     running: dict[str, RunningRequest] = field(default_factory=dict)
@@ -71,7 +73,7 @@ class ToyEngine:
         view = View(0.0, self.waiting, self.running, self.max_rows - len(self.running), self.kv_tokens - reserved)
         starts = self.scheduler.decide(view)
         assert all(isinstance(start, Start) for start in starts)
-        assert not (starts and self.running), "a batch starts only into an empty engine"
+        assert not (self.is_static and starts and self.running), "a batch starts only into an empty engine"
         for start in starts:
             self._start(start)
         assert self.running or not self.waiting, "nothing runs and something waits"

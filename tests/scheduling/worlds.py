@@ -14,6 +14,7 @@ from lengthwise.estimates import GRID, LengthEstimates
 from lengthwise.protocols import Scheduler
 from lengthwise.scheduling.arrival import ArrivalScheduler
 from lengthwise.scheduling.grouping import GroupedScheduler, GroupingConfig
+from lengthwise.scheduling.refill import RefillConfig, RefillScheduler
 from lengthwise.scheduling.sizing import FixedSizing, MemorySizing, TableSizing
 from lengthwise.types import WaitingRequest
 from tests.scheduling.toy_engine import ToyEngine
@@ -40,7 +41,8 @@ class World:
 
     def engine(self, scheduler: Scheduler, *, has_foreign_cuts: bool = False) -> ToyEngine:
         rng = random.Random(self.seed) if has_foreign_cuts else None
-        return ToyEngine(scheduler, self.lengths, self.estimate, self.max_rows, self.kv_tokens, rng)
+        is_static = not isinstance(scheduler, RefillScheduler)
+        return ToyEngine(scheduler, self.lengths, self.estimate, self.max_rows, self.kv_tokens, rng, is_static)
 
     @property
     def expected(self) -> dict[str, int]:
@@ -90,5 +92,22 @@ def configs(draw: st.DrawFn) -> GroupingConfig:
     )
 
 
-def schedulers() -> st.SearchStrategy[Scheduler]:
+def refill_configs() -> st.SearchStrategy[RefillConfig]:
+    return st.builds(
+        RefillConfig,
+        group_size=st.sampled_from([1, 3, 8, 4096]),
+        order_quantile=st.sampled_from([0.5, 0.9]),
+        bin_tokens=st.sampled_from([1, 7, 50]),
+        fcr=st.booleans(),
+        cap_quantile=st.sampled_from([0.2, 0.8]),
+        on_cut=st.sampled_from(["continue", "restart"]),
+        max_cuts=st.integers(1, 3),
+    )
+
+
+def static_schedulers() -> st.SearchStrategy[Scheduler]:
     return st.builds(ArrivalScheduler, st.integers(1, 9)) | st.builds(GroupedScheduler, configs())
+
+
+def schedulers() -> st.SearchStrategy[Scheduler]:
+    return static_schedulers() | st.builds(RefillScheduler, refill_configs())

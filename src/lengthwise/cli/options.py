@@ -11,7 +11,7 @@ from lengthwise.engines.transformers import ModelOptions, RunOptions
 from lengthwise.errors import RequestError, UsageError
 from lengthwise.types import SamplingParams
 
-Schedule = Literal["default", "paper", "arrival"]
+Schedule = Literal["default", "refill", "grouped", "paper", "arrival"]
 Format = Literal["auto", "jsonl", "text"]
 
 MODEL = ModelOptions()
@@ -40,7 +40,7 @@ Predictor = Annotated[
 ]
 ScheduleOption = Annotated[
     Schedule,
-    typer.Option("--schedule", help="Our default, the paper's, or order of arrival.", rich_help_panel=_SCHEDULING),
+    typer.Option("--schedule", help="default: refill where the engine can, else grouped.", rich_help_panel=_SCHEDULING),
 ]
 BatchSize = Annotated[
     int | None,

@@ -8,9 +8,11 @@ from lengthwise.errors import UsageError
 from lengthwise.protocols import Scheduler
 from lengthwise.scheduling.arrival import ArrivalScheduler
 from lengthwise.scheduling.grouping import GroupedScheduler, GroupingConfig
+from lengthwise.scheduling.refill import RefillConfig, RefillScheduler
 from lengthwise.scheduling.sizing import TableSizing
+from lengthwise.types import Capabilities
 
-NAMES = ("default", "paper", "arrival")
+NAMES = ("default", "refill", "grouped", "paper", "arrival")  # default: refill, where the engine can; else grouped
 
 # The quantile of one answer at which the paper's predicted length stands. Its labels are the longest of four samples,
 # which lie 34 tokens around their prompt's mean, so 35 above it; the predictor (error 62, about 78 as standard
@@ -32,8 +34,13 @@ PAPER = GroupingConfig(
 )
 
 
-def default(*, fcr: bool = True) -> GroupedScheduler:
-    """Sorted groups, batches from memory, cut answers go on from their tokens. `fcr` False: no caps at all."""
+def refill(*, fcr: bool = True) -> RefillScheduler:
+    """Longest first, into every row that is free. `fcr` False: no caps at all, however short the memory is."""
+    return RefillScheduler(RefillConfig(fcr=fcr))
+
+
+def grouped(*, fcr: bool = True) -> GroupedScheduler:
+    """Sorted groups in static batches from memory, cut answers go on from their tokens. `fcr` False: no caps at all."""
     return GroupedScheduler(GroupingConfig(fcr=fcr))
 
 
@@ -42,12 +49,17 @@ def paper(*, fcr: bool = True) -> GroupedScheduler:
     return GroupedScheduler(replace(PAPER, fcr=fcr))
 
 
-def make(name: str, *, batch_size: int, can_cap: bool = True) -> Scheduler:
-    """A fresh scheduler by name, for one run. `batch_size` is arrival order's; `can_cap` False turns caps off."""
-    if name == "arrival":
-        return ArrivalScheduler(batch_size)
+def make(name: str, capabilities: Capabilities) -> Scheduler:
+    """A fresh scheduler by name, for one run on an engine that can do this much. Raises UsageError."""
+    can_cap = capabilities.can_cut and capabilities.can_continue
     if name == "default":
-        return default(fcr=can_cap)
+        name = "refill" if capabilities.can_refill else "grouped"
+    if name == "refill":
+        return refill(fcr=can_cap)
+    if name == "grouped":
+        return grouped(fcr=can_cap)
     if name == "paper":
         return paper(fcr=can_cap)
+    if name == "arrival":
+        return ArrivalScheduler(capabilities.max_running)
     raise UsageError(f"There is no scheduler {name!r}; choose one of {', '.join(NAMES)}.")

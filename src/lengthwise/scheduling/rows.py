@@ -20,7 +20,7 @@ class Rows:
 
     `num_tokens` are written and kept; `predicted_tokens` and `granted_tokens` count from there: how many more are
     expected (the order), and after how many more the row may be cut. `restarts` marks rows whose written tokens
-    are thrown away when they start.
+    are thrown away when they start, `was_cut` those that have run before.
     """
 
     ids: NDArray[np.object_]
@@ -30,11 +30,13 @@ class Rows:
     predicted_tokens: Ints
     granted_tokens: Ints
     restarts: NDArray[np.bool_]
+    was_cut: NDArray[np.bool_]
 
     @classmethod
     def empty(cls) -> Rows:
         none = np.zeros(0, np.int64)
-        return cls(np.zeros(0, np.object_), none, none, none, none, none, np.zeros(0, np.bool_))
+        no = np.zeros(0, np.bool_)
+        return cls(np.zeros(0, np.object_), none, none, none, none, none, no, no)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Rows]) -> Rows:

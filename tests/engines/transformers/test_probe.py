@@ -58,6 +58,12 @@ def test_how_steep_a_step_is_decides(fixed_s, row_s, chosen):
     assert Probe(samples, 256, is_exhausted).max_running(MAX_ROWS) == chosen
 
 
+def test_one_disturbed_sample_does_not_decide():
+    """What was seen on two cores: 256 rows a seventh too slow, 512 too fast. All samples together tell."""
+    seen = ((1, 0.0026), (16, 0.0051), (64, 0.0108), (128, 0.0177), (256, 0.0342), (512, 0.0560), (1024, 0.1115))
+    assert Probe(seen, 256, False).max_running(MAX_ROWS) == 256
+
+
 def test_measuring_ends_when_more_rows_give_nothing():
     """Two doublings without 10 % more each."""
     samples, is_exhausted = measure(linear(0.0, 0.01), MAX_ROWS)

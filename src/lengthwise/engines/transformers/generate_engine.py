@@ -59,7 +59,7 @@ class GenerateEngine:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(self._max_running, self._kv_tokens, reports_progress=False)
+        return Capabilities(self._max_running, self._kv_tokens, can_refill=False, reports_progress=False)
 
     def prepare(self, requests: Sequence[Request]) -> list[Prepared | ErrorInfo]:
         return self._prompts.prepare(requests)

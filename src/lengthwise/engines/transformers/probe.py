@@ -77,8 +77,9 @@ class Probe:
     is_exhausted: bool
 
     def max_running(self, max_rows: int) -> int:
-        """The fewest rows, at most `max_rows`, whose tokens per second are within 10 % of the best."""
-        rates = [(rows, rows / seconds) for rows, seconds in self.samples if rows <= max_rows]
+        """The fewest rows, at most `max_rows`, whose tokens per second are within 10 % of the best: by the fitted cost,
+        since a single sample may be off by as much."""
+        rates = [(rows, rows / self.step_cost.step_s(rows)) for rows, _ in self.samples if rows <= max_rows]
         best = max((rate for _, rate in rates), default=0.0)
         return min((rows for rows, rate in rates if rate >= WORTH * best), default=1)
 
