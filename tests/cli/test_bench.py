@@ -27,10 +27,18 @@ def test_throughput_ends_with_one_json_line(prompts, tiny_llama_dir):
     done = run("throughput", prompts, *options)
     assert done.exit_code == 0, done.output
     line = json.loads(done.stdout.strip().splitlines()[-1])
-    assert list(line["requests_per_s"]) == ["generate", "arrival", "paper", "default", "oracle"]
+    names = ["generate", "arrival", "paper", "grouped", "refill_arrival", "default", "oracle"]
+    assert list(line["requests_per_s"]) == names
     assert set(line["ratios"]) >= {"default_vs_generate", "default_vs_same_engine_arrival", "default_vs_oracle"}
     assert set(line["identical_to_first"].values()) == {1.0}
     assert all(len(samples) == 2 for samples in line["samples"].values())
+
+
+def test_the_table_is_readable_where_there_is_no_terminal(prompts, tiny_llama_dir):
+    """A contender stands in one line, however narrow a terminal would be taken for granted."""
+    options = ("--model", tiny_llama_dir, "--max-tokens", 4, "--batch-size", 4, "--rounds", 1)
+    done = run("throughput", prompts, *options, "--contenders", "generate,default")
+    assert any("model.generate, batches of 16, arrival order" in line for line in done.stdout.splitlines())
 
 
 def test_an_unknown_contender_is_named(prompts, tiny_llama_dir):

@@ -19,6 +19,8 @@ Samples = Mapping[str, Sequence[Sample]]
 RATIOS = {
     "default_vs_generate": ("default", "generate"),
     "default_vs_same_engine_arrival": ("default", "arrival"),
+    "default_vs_same_engine_refill_arrival": ("default", "refill_arrival"),
+    "default_vs_grouped": ("default", "grouped"),
     "default_vs_paper": ("default", "paper"),
     "default_vs_oracle": ("default", "oracle"),
     "arrival_vs_generate": ("arrival", "generate"),

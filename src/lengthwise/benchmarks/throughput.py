@@ -65,8 +65,10 @@ class Bench:
             Contender("generate", f"model.generate, batches of {BASELINE_BATCH}, arrival order", self._generate),
             Contender("arrival", f"this engine, batches of {size}, arrival order", self._scheduled("arrival", "none")),
             Contender("paper", "this engine, the paper's scheduling", self._scheduled("paper", self.predictor)),
+            Contender("grouped", f"this engine, sorted batches of {size}", self._scheduled("grouped", self.predictor)),
+            Contender("refill_arrival", "default, knowing no lengths", self._scheduled("default", "none")),
             Contender("default", "default", self._scheduled("default", self.predictor)),
-            Contender("oracle", "default with true lengths", self._with_oracle()),
+            Contender("oracle", "default, knowing true lengths", self._with_oracle()),
         ]
         return {contender.name: contender for contender in listed}
 

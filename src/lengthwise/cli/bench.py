@@ -20,6 +20,8 @@ from lengthwise.types import Request, SamplingParams
 if TYPE_CHECKING:
     from lengthwise.benchmarks.throughput import Bench, Sample
 
+TABLE_WIDTH = 120  # where there is no terminal to ask
+
 app = typer.Typer(help="Measure: throughput of several ways to answer a file, and whether answers stay the same.")
 
 PromptsFile = Annotated[Path, typer.Argument(metavar="[PROMPTS]", help="Prompts; without them, the bundled ones.")]
@@ -139,7 +141,10 @@ def measure(
         samples[name].append(sample)
         say(f"round {number + 1}: {chosen[name].title}: {sample.requests_per_s:.2f} requests/s")
     ordered = {name: samples[name] for name in chosen}
-    Console(stderr=is_json).print(tables.table(chosen, ordered))
+    shown = Console(stderr=is_json)
+    if not shown.is_terminal:
+        shown.width = TABLE_WIDTH
+    shown.print(tables.table(chosen, ordered))
     if is_json:
         typer.echo(json.dumps(tables.json_line(chosen, ordered, requests, facts)))
     return ordered
