@@ -20,7 +20,7 @@ from lengthwise.types import Request, SamplingParams
 if TYPE_CHECKING:
     from lengthwise.benchmarks.throughput import Bench, Sample
 
-TABLE_WIDTH = 120  # where there is no terminal to ask
+TABLE_WIDTH = 140  # where there is no terminal to ask
 
 app = typer.Typer(help="Measure: throughput of several ways to answer a file, and whether answers stay the same.")
 

@@ -136,7 +136,7 @@ def test_a_probe_of_a_tiny_model_is_short_and_kept(loaded, cache, monkeypatch):
     assert all(0 < seconds < 5 for _, seconds in first.samples)
     monkeypatch.setattr(StepTimer, "step_s", None)
     assert probe(loaded, 64) == first
-    assert first.step_cost.context_tokens == 256
+    assert first.step_cost.context_tokens == probe_module.CONTEXT_TOKENS
 
 
 def test_a_measurement_of_a_busy_device_is_not_kept(loaded, cache, monkeypatch, caplog):
