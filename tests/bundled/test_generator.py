@@ -139,6 +139,11 @@ def test_rough_numbers_are_unbiased_tens():
 
 
 def test_foreign_prompts_share_no_template_with_the_families():
-    rng = random.Random(10)
-    family_prompts = {prompt.text for prompt in corpus.training_side_prompts(2000, seed=11)}
-    assert not family_prompts & {foreign.make_prompt(rng).text for _ in range(2000)}
+    """Whatever stands in their slots: a model that knows the families' templates has not seen these."""
+    own = {shape(template) for family in FAMILIES for template, _ in family.prompts}
+    assert len(own) > 60
+    assert not own & {shape(frame.text) for frame in foreign.FRAMES}
+
+
+def shape(template: str) -> str:
+    return re.sub(r"\{\w+\}", "{}", template).rstrip(".?!").lower()
