@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -131,7 +132,7 @@ class TestEstimates:
         for _ in pipeline.stream(REQUESTS):
             rest.append(pipeline.counts.predicted_remaining_tokens)
         assert rest[0] <= sum(EXPECTED.values())
-        assert rest[0] > 0.8 * sum(EXPECTED.values())
+        assert rest[0] > 0.7 * sum(EXPECTED.values())  # the eight longest are partly written by then
         assert rest == sorted(rest, reverse=True)
         assert rest[-1] == pytest.approx(0, abs=1)
         assert pipeline.counts.written_tokens == 0
@@ -177,6 +178,73 @@ class TestErrors:
         assert {a.id for a in answers if a.error} == {"r5"}
         assert answer_lengths(a for a in answers if not a.error) == {k: v for k, v in EXPECTED.items() if k != "r5"}
 
+    @pytest.mark.parametrize(
+        ("item", "told"),
+        [
+            ({"prompt": "x", "max_tokens": 0}, "max_tokens is 0"),
+            ({"prompt": "x", "max_tokens": "5"}, "max_tokens is '5'"),
+            ({"prompt": None}, "prompt is None"),
+            ({"prompt": ["hi"]}, "prompt is ('hi',)"),
+            ({"prompt": "x", "temprature": 1}, "temprature"),
+            ({}, "prompt"),
+            (7, "int"),
+        ],
+    )
+    def test_what_is_no_request_is_an_error_and_the_others_go_on(self, item, told):
+        """It keeps its place; the message has the value."""
+        pipeline = Pipeline(engine=replay())
+        answers = pipeline.run([*REQUESTS[:3], item, *REQUESTS[3:]])
+        assert answers[3].error is not None
+        assert answers[3].error.type == "invalid_request"
+        assert told in answers[3].error.message
+        assert answer_lengths([*answers[:3], *answers[4:]]) == EXPECTED
+        assert (pipeline.counts.num_failed, pipeline.counts.num_finished) == (1, len(REQUESTS) + 1)
+
+    @pytest.mark.parametrize("window", [0, -1])
+    def test_a_window_for_nothing_is_refused(self, window):
+        """It would lose every request."""
+        with pytest.raises(UsageError, match=f"window is {window}"):
+            Pipeline(engine=replay(), window=window)
+
+    @pytest.mark.parametrize("where", ["prepare", "start", "poll"])
+    def test_whatever_breaks_in_an_engine_is_an_engine_error(self, where):
+        """It names what happened; the engine is left empty, so that a next run gets its answers."""
+
+        class Breaking(ReplayEngine):
+            num_left = 3
+
+            def broken(self, name):
+                self.num_left -= name == where
+                if name == where and self.num_left == 0:
+                    raise RuntimeError("CUDA error: an illegal memory access\nand more")
+
+            def prepare(self, requests):
+                self.broken("prepare")
+                return super().prepare(requests)
+
+            def start(self, *arguments):
+                self.broken("start")
+                super().start(*arguments)
+
+            def poll(self, timeout_s):
+                self.broken("poll")
+                return super().poll(timeout_s)
+
+        pipeline = Pipeline(engine=Breaking(LENGTHS, ReplayConfig(Capabilities(max_running=8))), window=10)
+        with pytest.raises(EngineError, match=r"RuntimeError: CUDA error: an illegal memory access\.$"):
+            pipeline.run(REQUESTS)
+        assert answer_lengths(pipeline.run(REQUESTS)) == EXPECTED
+
+    def test_a_predictor_that_can_not_learn_costs_no_answer(self, caplog):
+        """What it raises is said."""
+
+        class Stubborn(NoisyOracle):
+            def observe(self, requests, completions):
+                raise RuntimeError("no")
+
+        assert answer_lengths(Pipeline(engine=replay(), predictor=Stubborn(LENGTHS, 0)).run(REQUESTS)) == EXPECTED
+        assert "Stubborn" in caplog.text
+
     def test_model_and_engine_exclude_each_other(self):
         """An engine has its model; a second one would be silently dropped."""
         with pytest.raises(UsageError, match="not both"):
@@ -214,6 +282,36 @@ class TestStreaming:
         for _ in pipeline.stream(REQUESTS):
             pipeline.stop()
         next(iter(pipeline.stream(REQUESTS)))
+        assert answer_lengths(pipeline.run(REQUESTS)) == EXPECTED
+
+    def test_leaving_among_answers_that_ended_together_leaves_the_engine_empty(self):
+        """All eight end in one step, one is taken; the next run gets its answers."""
+        lengths = dict.fromkeys(LENGTHS, 7)
+        pipeline = Pipeline(engine=WatchedEngine(replay(lengths)))
+        stream = pipeline.stream(REQUESTS)
+        next(stream)
+        stream.close()
+        assert answer_lengths(pipeline.run(REQUESTS)) == lengths
+
+    def test_a_stream_may_outlive_its_pipeline(self):
+        """A closed engine has no rows to give back: collecting the iterator then must not wait for them."""
+        with Pipeline(engine=replay()) as pipeline:
+            stream = pipeline.stream(REQUESTS)
+            next(stream)
+        stream.close()
+
+    def test_a_cancelled_async_caller_stops_the_run(self):
+        """The caller goes away while the engine works: the engine is empty then, and a next run gets its answers."""
+        config = ReplayConfig(Capabilities(max_running=8), is_paced=True, step_fixed_s=0.01)
+        pipeline = Pipeline(engine=WatchedEngine(ReplayEngine(LENGTHS, config)))
+
+        async def leave():
+            async for _ in pipeline.astream(REQUESTS):
+                pass
+
+        with pytest.raises(TimeoutError):
+            asyncio.run(asyncio.wait_for(leave(), 0.3))
+        pipeline.engine._engine._config = replace(config, is_paced=False)
         assert answer_lengths(pipeline.run(REQUESTS)) == EXPECTED
 
     def test_async_gives_the_same_answers(self):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
 
-from lengthwise.errors import EngineError
+from lengthwise.errors import EngineError, LengthwiseError
 from lengthwise.estimates import LengthEstimates
 from lengthwise.protocols import Engine, LengthPredictor, Scheduler
 from lengthwise.types import (
@@ -88,7 +90,8 @@ class _Tracked:
 
 @dataclass
 class Loop:
-    """One pass over a stream of requests, whose ids differ and whose seeds are set.
+    """One pass over a stream of requests, whose ids differ and whose seeds are set. What can't be a request stands in
+    the stream as the completion that says why.
 
     Every request is in `tracked` from its intake to its completion, and meanwhile in exactly one of `waiting` and
     `running`.
@@ -97,10 +100,10 @@ class Loop:
     engine: Engine
     predictor: LengthPredictor
     scheduler: Scheduler
-    source: Iterator[Request]
+    source: Iterator[Request | Completion]
     counts: Counts
     is_stopped: Callable[[], bool]
-    window: int | None = None  # requests that may wait at once; None: the whole source is read first
+    window: int | None = None  # read on when fewer wait, as many again; None: the whole source is read first
     clock: Callable[[], float] = time.monotonic
     tracked: dict[str, _Tracked] = field(default_factory=dict)
     waiting: dict[str, WaitingRequest] = field(default_factory=dict)
@@ -115,14 +118,17 @@ class Loop:
             for decision in self.scheduler.decide(self._view()):
                 self._apply(decision)
             self._check_that_something_runs()
-            yield from self._record(self.engine.poll(POLL_TIMEOUT_S))
+            yield from self._record(self._poll())
 
     def cancel_running(self) -> None:
         """Leave the engine empty: a later run must not meet this one's rows."""
         for name in self.running:
             self.engine.cancel(name)
         while self.running:
-            for event in self.engine.poll(POLL_TIMEOUT_S):
+            events = self._poll()
+            if not events and self.engine.capabilities.can_preempt:
+                raise EngineError(f"The engine lost {len(self.running)} requests: cancelled, they were not reported.")
+            for event in events:
                 if not isinstance(event, Progress):
                     self.running.pop(event.id, None)
 
@@ -130,22 +136,27 @@ class Loop:
 
     def _take_in(self) -> Iterator[Completion]:
         """Read requests until the window is full, estimate them and hand them to the scheduler."""
-        while not self.is_exhausted and (self.window is None or len(self.waiting) < self.window):
+        while not (self.is_exhausted or self.is_stopped()) and len(self.waiting) < (self.window or math.inf):
             chunk = list(islice(self.source, INTAKE_CHUNK if self.window is None else min(self.window, INTAKE_CHUNK)))
             self.is_exhausted = not chunk
             if chunk:
                 yield from self._take_in_chunk(chunk)
 
-    def _take_in_chunk(self, chunk: list[Request]) -> Iterator[Completion]:
+    def _take_in_chunk(self, chunk: list[Request | Completion]) -> Iterator[Completion]:
         self.counts.num_requests += len(chunk)
+        refused = [self._refused(item) for item in chunk if isinstance(item, Completion)]
+        requests = [item for item in chunk if isinstance(item, Request)]
         admitted: list[tuple[Request, Prepared]] = []
-        for request, prepared in zip(chunk, self.engine.prepare(chunk), strict=True):
+        with _as_engine_error():
+            all_prepared = self.engine.prepare(requests)
+        for request, prepared in zip(requests, all_prepared, strict=True):
             if isinstance(prepared, ErrorInfo):
-                yield self._failed(request, prepared)
+                refused.append(self._failed(request, prepared))
             else:
                 admitted.append((request, prepared))
         if admitted:
             self._schedule_new(admitted)
+        yield from refused
 
     def _schedule_new(self, admitted: list[tuple[Request, Prepared]]) -> None:
         requests = [request for request, _ in admitted]
@@ -187,7 +198,8 @@ class Loop:
             tracked.tokens = ()
         cap = min(start.cap, waiting.max_tokens) if capabilities.can_cut else waiting.max_tokens
         assert cap > len(tracked.tokens), f"{start.id}: a cap of {cap} leaves nothing to write"
-        self.engine.start(tracked.request, tracked.tokens, cap, start.priority)
+        with _as_engine_error():
+            self.engine.start(tracked.request, tracked.tokens, cap, start.priority)
         self.running[start.id] = RunningRequest(start.id, waiting.prompt_tokens, cap, len(tracked.tokens), self.clock())
 
     def _check_that_something_runs(self) -> None:
@@ -199,7 +211,14 @@ class Loop:
 
     # -- what the engine reports -------------------------------------------------------------------------------
 
-    def _record(self, events: Sequence[Event]) -> Iterator[Completion]:
+    def _poll(self) -> list[Event]:
+        with _as_engine_error():
+            return self.engine.poll(POLL_TIMEOUT_S)
+
+    def _record(self, events: Sequence[Event]) -> list[Completion]:
+        """All that an engine reports at once is taken in at once: whoever leaves after the first answer must not
+        leave the others half-recorded."""
+        completions: list[Completion] = []
         cut: list[_Tracked] = []
         for event in events:
             if isinstance(event, Progress):
@@ -207,10 +226,11 @@ class Loop:
             elif isinstance(event, Cut):
                 cut.append(self._put_back(event))
             else:
-                yield self._complete(event)
+                completions.append(self._complete(event))
         if cut:
             rows = LengthEstimates.concatenate([tracked.estimate_now() for tracked in cut])
             self.scheduler.add([self.waiting[tracked.request.id] for tracked in cut], rows)
+        return completions
 
     def _note_tokens(self, running: RunningRequest, num_tokens: int) -> None:
         self.counts.written_tokens += num_tokens - running.num_tokens
@@ -243,13 +263,16 @@ class Loop:
         )
         self.counts.num_finished += 1
         self.counts.completion_tokens += event.completion_tokens
-        self.predictor.observe([tracked.request], [completion])
+        safe_observe(self.predictor, tracked.request, completion)
+        return completion
+
+    def _refused(self, completion: Completion) -> Completion:
+        self.counts.num_finished += 1
+        self.counts.num_failed += 1
         return completion
 
     def _failed(self, request: Request, error: ErrorInfo, tracked: _Tracked | None = None) -> Completion:
-        self.counts.num_finished += 1
-        self.counts.num_failed += 1
-        return Completion(
+        completion = Completion(
             request.id,
             "",
             "error",
@@ -259,6 +282,7 @@ class Loop:
             error=error,
             metadata=request.metadata,
         )
+        return self._refused(completion)
 
 
 def safe_predict(predictor: LengthPredictor, requests: Sequence[Request]) -> LengthEstimates:
@@ -271,3 +295,23 @@ def safe_predict(predictor: LengthPredictor, requests: Sequence[Request]) -> Len
     except Exception:
         log.warning("%s failed; going on without estimates.", type(predictor).__name__, exc_info=True)
     return LengthEstimates.unknown(len(requests))
+
+
+def safe_observe(predictor: LengthPredictor, request: Request, completion: Completion) -> None:
+    """A predictor that fails to learn costs accuracy, never an answer."""
+    try:
+        predictor.observe([request], [completion])
+    except Exception:
+        log.warning("%s could not learn from %s; going on.", type(predictor).__name__, request.id, exc_info=True)
+
+
+@contextmanager
+def _as_engine_error() -> Iterator[None]:
+    """Whatever breaks in an engine is an EngineError to those who drive it; its cause stands behind it."""
+    try:
+        yield
+    except (LengthwiseError, AssertionError):
+        raise
+    except Exception as error:
+        text = str(error).strip().splitlines()
+        raise EngineError(f"The engine failed: {type(error).__name__}{': ' + text[0] if text else ''}.") from error

@@ -7,14 +7,15 @@ import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from lengthwise.errors import EngineError, UsageError
+from lengthwise.errors import EngineError, RequestError, UsageError
 from lengthwise.loop import Counts, Loop
 from lengthwise.protocols import Engine, LengthPredictor, Scheduler
-from lengthwise.types import Completion, Request
+from lengthwise.types import Completion, ErrorInfo, Request
 
 log = logging.getLogger("lengthwise")
 
@@ -30,8 +31,8 @@ class Pipeline:
     of answers whose request gives none; for anything else give an `engine`. `predictor` is "auto" (what is known for
     this model, else nothing), "none", a folder, or an object; one that learned from another model is not used.
     `scheduler` is "default", another of `scheduling.named.NAMES`, or an object, which then serves one run. `window`
-    bounds how many requests wait at once (None: all are read before the first starts). Not thread-safe, one run at a
-    time; `counts` may be read and `stop` called from anywhere.
+    bounds how many requests wait: when fewer do, as many again are read (None: all are read before the first starts).
+    Not thread-safe, one run at a time; `counts` may be read and `stop` called from anywhere.
     """
 
     def __init__(
@@ -48,6 +49,8 @@ class Pipeline:
     ) -> None:
         if model is not None and engine is not None:
             raise UsageError("Give a model or an engine, not both: an engine has its model.")
+        if window is not None and window < 1:
+            raise UsageError(f"window is {window}; it must be 1 or more, or None.")
         self.engine = engine or _open(model, max_tokens)
         self.predictor = _usable(predictor, self.engine.model)
         self.counts = Counts()
@@ -56,20 +59,25 @@ class Pipeline:
         self._window = window
         self._clock = clock
         self._is_stopped = False
+        self._is_closed = False
 
     def stream(self, requests: Iterable[Request | str | Mapping[str, Any]]) -> Iterator[Completion]:
         """Answers as they finish, each request exactly once. `requests` is read ahead by `window` (all of it if None).
 
-        Texts, and mappings with the fields of Request, become requests; their ids count from 0. Raises UsageError on
-        a doubled id, EngineError when the engine broke. Closing the iterator cancels what runs.
+        Texts, and mappings with the fields of Request, become requests; their ids count from 0. What can't be one ends
+        as an error (`invalid_request`), and stops no other. Raises UsageError on a doubled id, EngineError when the
+        engine broke. Closing the iterator cancels what runs.
         """
+        yield from self._stream(_requests(requests, self._seed))
+
+    def _stream(self, source: Iterator[Request | Completion]) -> Iterator[Completion]:
         self.counts = Counts()
         self._is_stopped = False
         loop = Loop(
             self.engine,
             self.predictor,
             make_scheduler(self._scheduler, self.engine) if isinstance(self._scheduler, str) else self._scheduler,
-            _requests(requests, self._seed),
+            source,
             self.counts,
             lambda: self._is_stopped,
             self._window,
@@ -78,31 +86,45 @@ class Pipeline:
         try:
             yield from loop.completions()
         except EngineError:
-            loop.running.clear()  # a broken engine has no rows to give back
+            with suppress(EngineError):
+                loop.cancel_running()  # as far as it still answers
+            loop.running.clear()
             raise
         finally:
-            loop.cancel_running()
+            if not self._is_closed:
+                loop.cancel_running()
 
     def run(self, requests: Iterable[Request | str | Mapping[str, Any]]) -> list[Completion]:
         """All answers, in the order of the requests."""
-        listed = list(_requests(requests, self._seed))
-        answers = {answer.id: answer for answer in self.stream(listed)}
-        return [answers[request.id] for request in listed if request.id in answers]
+        ids: list[str] = []
+        answers = {answer.id: answer for answer in self._stream(_noting_ids(_requests(requests, self._seed), ids))}
+        return [answers[name] for name in ids if name in answers]
 
     async def astream(self, requests: Iterable[Request | str | Mapping[str, Any]]) -> AsyncIterator[Completion]:
-        """`stream` for async callers: the engine works in a thread, one step at a time."""
+        """`stream` for async callers: the engine works in a thread, one step at a time. A caller that is cancelled
+        stops the run."""
         iterator = self.stream(requests)
-        try:
-            while (answer := await asyncio.to_thread(next, iterator, None)) is not None:
+        while True:
+            step = asyncio.ensure_future(asyncio.to_thread(next, iterator, None))
+            try:
+                answer = await asyncio.shield(step)
+                if answer is None:
+                    return
                 yield answer
-        finally:
-            await asyncio.to_thread(iterator.close)  # type: ignore[attr-defined]
+            except BaseException:
+                self.stop()
+                await asyncio.gather(
+                    step, return_exceptions=True
+                )  # an iterator can't be closed while a thread is in it
+                await asyncio.to_thread(iterator.close)  # type: ignore[attr-defined]
+                raise
 
     def stop(self) -> None:
         """End the run at its next step: what is finished was given out, the rest is cancelled."""
         self._is_stopped = True
 
     def close(self) -> None:
+        self._is_closed = True
         self.engine.close()
 
     def __enter__(self) -> Self:
@@ -139,23 +161,38 @@ def _open(model: str | Path | None, max_tokens: int) -> Engine:
     return open_engine(ModelOptions(model=None if model is None else str(model)), RunOptions(max_tokens=max_tokens))
 
 
-def _requests(items: Iterable[Request | str | Mapping[str, Any]], seed: int) -> Iterator[Request]:
-    """Requests with ids that are all different and seeds that are set."""
+def _requests(items: Iterable[Request | str | Mapping[str, Any]], seed: int) -> Iterator[Request | Completion]:
+    """Requests with ids that are all different and seeds that are set; a Completion for what can't be a request."""
     seen: set[str] = set()
     for index, item in enumerate(items):
         request = _request(item, index)
         if request.id in seen:
             raise UsageError(f"Two requests have the id {request.id!r}; ids must differ.")
         seen.add(request.id)
-        yield request if request.sampling.seed is not None else request.with_seed(request_seed(seed, request.id))
+        if isinstance(request, Request) and request.sampling.seed is None:
+            request = request.with_seed(request_seed(seed, request.id))
+        yield request
 
 
-def _request(item: Request | str | Mapping[str, Any], index: int) -> Request:
+def _request(item: Request | str | Mapping[str, Any], index: int) -> Request | Completion:
     if isinstance(item, Request):
         return item
-    if isinstance(item, str):
-        return Request(str(index), item)
-    return Request(**{"id": str(index), **item})
+    name = str(index)
+    try:
+        fields = {"id": name, **({"prompt": item} if isinstance(item, str) else item)}
+        name = str(fields["id"])
+        if isinstance(fields.get("prompt"), list):
+            fields["prompt"] = tuple(fields["prompt"])
+        return Request(**{**fields, "id": name})
+    except (RequestError, TypeError) as error:  # TypeError: no mapping, or a field that is missing or unknown
+        told = error if isinstance(error, RequestError) else RequestError("invalid_request", f"Item {index}: {error}.")
+        return Completion(name, "", "error", error=ErrorInfo.of(told))
+
+
+def _noting_ids(items: Iterator[Request | Completion], ids: list[str]) -> Iterator[Request | Completion]:
+    for item in items:
+        ids.append(item.id)
+        yield item
 
 
 def request_seed(job_seed: int, request_id: str) -> int:

@@ -69,7 +69,12 @@ class Request:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check(self.max_tokens is None or self.max_tokens >= 1, "max_tokens", self.max_tokens, "1 or more")
+        is_prompt = isinstance(self.prompt, str) or (
+            isinstance(self.prompt, tuple) and all(isinstance(message, Mapping) for message in self.prompt)
+        )
+        _check(is_prompt, "prompt", self.prompt, "a text or a tuple of messages")
+        is_count = isinstance(self.max_tokens, int) and self.max_tokens >= 1
+        _check(self.max_tokens is None or is_count, "max_tokens", self.max_tokens, "a whole number, 1 or more")
 
     @property
     def text(self) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from lengthwise.benchmarks import throughput
 from lengthwise.benchmarks.baseline import generate_in_batches
 from lengthwise.benchmarks.identity import differences
 from lengthwise.benchmarks.throughput import Bench
@@ -13,6 +14,7 @@ from lengthwise.engines.transformers import ModelOptions, RunOptions
 from lengthwise.engines.transformers.loading import load_model
 from lengthwise.engines.transformers.open import engine_for
 from lengthwise.pipeline import Pipeline
+from lengthwise.predictors.unknown import UnknownPredictor
 from lengthwise.testing import NoisyOracle
 from lengthwise.types import Request
 
@@ -71,6 +73,21 @@ def test_batches_of_generate_count_what_they_compute(loaded, alone):
     assert batched.tokens == alone.tokens
     longest = [max(len(batched.tokens[r.id]) for r in REQUESTS[first : first + 8]) for first in (0, 8, 16)]
     assert batched.num_row_steps == 8 * sum(longest)
+
+
+def test_the_oracle_knows_all_lengths_however_few_came_first(loaded, engine, alone, monkeypatch):
+    """Rounds begin with a few requests, uncounted; what is known then is not all."""
+    known = []
+
+    def oracle(lengths):
+        known.append(dict(lengths))
+        return UnknownPredictor()
+
+    monkeypatch.setattr(throughput, "OraclePredictor", oracle)
+    contender = Bench(loaded, engine, UnknownPredictor(), MAX_TOKENS).contenders()["oracle"]
+    contender.run(REQUESTS[:4])
+    contender.run(REQUESTS)
+    assert known[-1] == {name: len(tokens) for name, tokens in alone.tokens.items()}
 
 
 def test_contenders_answer_alike_and_count_their_work(loaded, engine, alone):

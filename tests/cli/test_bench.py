@@ -41,6 +41,20 @@ def test_the_table_is_readable_where_there_is_no_terminal(prompts, tiny_llama_di
     assert any("model.generate, batches of 16, arrival order" in line for line in done.stdout.splitlines())
 
 
+def test_rows_with_settings_of_their_own_are_answered_alike(prompts, tiny_llama_dir):
+    """Contenders are compared at the same work: greedy, up to the common limit, whatever rows ask for; a prompt without
+    room for it is left out, aloud."""
+    rows = [{"prompt": "one", "max_tokens": 1}, {"prompt": "two", "temperature": 1.5, "stop": "a"}]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"prompt": "three " * 400}, {"no": "prompt"}]))
+    options = ("--model", tiny_llama_dir, "--max-tokens", 12, "--batch-size", 4, "--json")
+    done = run("identity", prompts, *options)
+    assert done.exit_code == 0, done.output
+    line = json.loads(done.stdout.strip().splitlines()[-1])
+    assert (line["requests"], line["different"]) == (2, 0)
+    assert "1 rows" in done.stderr
+    assert "1 prompts leave no room" in done.stderr
+
+
 def test_an_unknown_contender_is_named(prompts, tiny_llama_dir):
     """The message has the wrong name and the right ones."""
     done = run("throughput", prompts, "--model", tiny_llama_dir, "--batch-size", 4, "--contenders", "arrival,best")

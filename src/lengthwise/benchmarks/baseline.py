@@ -43,7 +43,7 @@ def generate_in_batches(
 
 def _generate(loaded: LoadedModel, batch: Sequence[Request], max_tokens: int) -> torch.Tensor:
     """New tokens, rows × steps, shorter answers filled up with padding."""
-    pad = loaded.eos_token_ids[0] if loaded.tokenizer.pad_token_id is None else loaded.tokenizer.pad_token_id
+    pad = loaded.eos_token_ids[0] if loaded.eos_token_ids else 0  # masked, so any token will do
     prompts = [loaded.encode_prompt(request) for request in batch]
     width = max(len(prompt) for prompt in prompts)
     ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=loaded.device)

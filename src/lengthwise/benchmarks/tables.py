@@ -83,7 +83,7 @@ def json_line(
         "bench": "throughput",
         **facts,
         "versions": {name: version(name) for name in ("lengthwise", "torch", "transformers", "numpy")},
-        "hardware": {"machine": platform.machine(), "cores": len(os.sched_getaffinity(0)), "system": platform.system()},
+        "hardware": {"machine": platform.machine(), "cores": num_cores(), "system": platform.system()},
         "workload": {"num_requests": len(requests), "sha256": workload_hash(requests)},
         "contenders": {name: contenders[name].title for name in samples},
         "requests_per_s": {n: median_with_interval([r.requests_per_s for r in runs]) for n, runs in samples.items()},
@@ -91,6 +91,11 @@ def json_line(
         "identical_to_first": {name: share_identical(samples, name, next(iter(samples))) for name in samples},
         "samples": {name: [_raw(run) for run in runs] for name, runs in samples.items()},
     }
+
+
+def num_cores() -> int:
+    """Those that this process may use, where the system says."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def workload_hash(requests: Sequence[Request]) -> str:

@@ -15,7 +15,7 @@ from lengthwise.cli import options as o
 from lengthwise.cli.console import listen, quiet_transformers, say
 from lengthwise.engines.transformers import ModelOptions, RunOptions
 from lengthwise.errors import UsageError
-from lengthwise.types import Request, SamplingParams
+from lengthwise.types import Prepared, Request, SamplingParams
 
 if TYPE_CHECKING:
     from lengthwise.benchmarks.throughput import Bench, Sample
@@ -25,7 +25,7 @@ TABLE_WIDTH = 140  # where there is no terminal to ask
 app = typer.Typer(help="Measure: throughput of several ways to answer a file, and whether answers stay the same.")
 
 PromptsFile = Annotated[Path, typer.Argument(metavar="[PROMPTS]", help="Prompts; without them, the bundled ones.")]
-Limit = Annotated[int | None, typer.Option(help="Only the first so many prompts.")]
+Limit = Annotated[int | None, typer.Option(help="Only the first so many prompts.", min=1)]
 Rounds = Annotated[int, typer.Option(help="How often each contender runs.", min=1)]
 Contenders = Annotated[str | None, typer.Option(help="Names, with commas between them; without it, all.")]
 
@@ -74,6 +74,7 @@ def identity(
 
     requests = read_requests(prompts, limit)
     bench = open_bench(ModelOptions(model=model, dtype=dtype, device=device), max_tokens, batch_size, predictor)
+    requests = that_fit(bench, requests)
     answers = Pipeline(engine=bench.engine, predictor=bench.predictor, scheduler=schedule).run(requests)
     found = []
     for difference in differences(bench.loaded, requests, answers, max_tokens):
@@ -90,17 +91,31 @@ def identity(
 
 
 def read_requests(prompts: Path, limit: int | None) -> list[Request]:
-    """The file's requests that are in order, greedy; rows in error are left out and counted aloud."""
+    """The file's prompts, greedy and up to the common limit whatever their rows ask for, so that all contenders do the
+    same; rows in error are left out and counted aloud."""
+    from lengthwise.jobs.ids import resolve_ids
     from lengthwise.jobs.lines import Lines, find_format
     from lengthwise.jobs.rows import read_rows
 
-    rows = list(read_rows(Lines(prompts), find_format(prompts, "auto"), SamplingParams()))
-    good = [row.content for row in rows if isinstance(row.content, Request)]
+    rows = resolve_ids(list(read_rows(Lines(prompts), find_format(prompts, "auto"), SamplingParams())), prompts)
+    good = [Request(row.id, row.content.prompt) for row in rows if isinstance(row.content, Request)]
     if len(good) < len(rows):
         say(f"{len(rows) - len(good)} rows of {prompts} are no requests and are left out.")
     if not good:
         raise UsageError(f"{prompts} holds no request that could be answered.")
     return good[:limit]
+
+
+def that_fit(bench: Bench, requests: list[Request]) -> list[Request]:
+    """Those with room for an answer up to the limit; the others, which contenders might treat differently, are
+    counted aloud."""
+    prepared = zip(requests, bench.engine.prepare(requests), strict=True)
+    fit = [request for request, one in prepared if isinstance(one, Prepared) and one.max_tokens == bench.max_tokens]
+    if len(fit) < len(requests):
+        say(f"{len(requests) - len(fit)} prompts leave no room for {bench.max_tokens} tokens and are left out.")
+    if not fit:
+        raise UsageError(f"No prompt leaves room for an answer of {bench.max_tokens} tokens; lower --max-tokens.")
+    return fit
 
 
 def open_bench(model: ModelOptions, max_tokens: int, batch_size: int | None, predictor: str) -> Bench:
@@ -135,6 +150,7 @@ def measure(
     for name in names or ():
         if name not in known:
             raise UsageError(f"There is no contender {name!r}; choose from {', '.join(known)}.")
+    requests = that_fit(bench, requests)
     chosen = {name: known[name] for name in names or known}
     samples: dict[str, list[Sample]] = defaultdict(list)
     for number, name, sample in rounds(list(chosen.values()), requests, num_rounds):

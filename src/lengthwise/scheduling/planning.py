@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lengthwise.errors import UsageError
 from lengthwise.estimates import LengthEstimates
 from lengthwise.scheduling.rows import Ints, Rows, column
 from lengthwise.types import WaitingRequest
+
+# Where a request stands of which nothing is known: with its like, in order of arrival, however their limits differ.
+_UNKNOWN_TOKENS = 2**40
 
 # Requests planned at once: their curves (4.5 MB) stay in the cache. A million in one piece took twice as long.
 _PIECE = 16_384
@@ -80,6 +84,7 @@ def _plan_piece(requests: Sequence[WaitingRequest], estimates: LengthEstimates, 
     room = np.maximum(max_tokens - kept, 1)
     more = {q: _more_tokens(estimates, q, kept, room, config) for q in {config.order_quantile, config.cap_quantile}}
     predicted, granted = more[config.order_quantile], more[config.cap_quantile] if config.fcr else room
+    predicted = np.where(_is_unknown(estimates, max_tokens), _UNKNOWN_TOKENS, predicted)
     has_failed = num_cuts >= (1 if config.on_cut == "restart" else config.max_cuts)
     return Rows(
         ids=np.fromiter((request.id for request in requests), np.object_, len(requests)),
@@ -91,6 +96,12 @@ def _plan_piece(requests: Sequence[WaitingRequest], estimates: LengthEstimates, 
         restarts=restarts,
         was_cut=num_cuts > 0,
     )
+
+
+def _is_unknown(estimates: LengthEstimates, max_tokens: Ints) -> NDArray[np.bool_]:
+    """A curve that never falls, whose end is the request's own limit."""
+    found: NDArray[np.bool_] = (estimates.survival[:, -1] >= 1) & (estimates.limit >= max_tokens)
+    return found
 
 
 def _more_tokens(estimates: LengthEstimates, quantile: float, kept: Ints, room: Ints, config: PlanConfig) -> Ints:

@@ -41,8 +41,8 @@ class RefillScheduler:
     """Longest first by an upper quantile, into every row that is free.
 
     Requests form groups in arrival order, and in a group the longest go first (ties in arrival order, so with nothing
-    known all stays in arrival order). Nothing starves: a group ends, and what was cut joins the group at hand, which
-    happens to a request `max_cuts` times at most.
+    known all stays in arrival order). Nothing starves: a group ends, and what was cut joins the group at hand; its cap
+    cuts a request `max_cuts` times at most.
 
     While the memory holds as many requests of the next one's size as there are free rows, a row may reach its limit.
     Where it is shorter, rows are granted a quantile of their length, and go on from their tokens when that was too
@@ -74,15 +74,17 @@ class RefillScheduler:
         starts: list[Decision] = []
         free_rows, free_kv_tokens = view.free_rows, view.free_kv_tokens
         num_waiting = len(self._group) + len(self._fresh)
+        must_start = not view.running
         while num_waiting:
             if not self._group:
                 self._group = self._next_group()
             _, _, id, prompt_tokens, num_tokens, max_tokens, granted_tokens, is_restart = self._group[-1]
-            is_short = (prompt_tokens + max_tokens) * min(free_rows, num_waiting) > free_kv_tokens
+            whole = prompt_tokens + max_tokens
+            is_short = whole * free_rows > free_kv_tokens and whole * num_waiting > free_kv_tokens
             cap = num_tokens + granted_tokens if is_short else max_tokens
-            must_start = not (starts or view.running)
-            if not must_start and (free_rows < 1 or prompt_tokens + cap > free_kv_tokens):
+            if (free_rows < 1 or prompt_tokens + cap > free_kv_tokens) and not must_start:
                 break
+            must_start = False
             self._group.pop()
             num_waiting -= 1
             free_rows -= 1

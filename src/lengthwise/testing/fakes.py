@@ -84,6 +84,11 @@ class WatchedEngine:
     def capabilities(self) -> Capabilities:
         return self._engine.capabilities
 
+    @property
+    def reserved_tokens(self) -> int:
+        """Prompt and cap of everything that runs."""
+        return sum(self._reserved.values())
+
     def prepare(self, requests: Sequence[Request]) -> list[Prepared | ErrorInfo]:
         return self._engine.prepare(requests)
 
@@ -92,11 +97,12 @@ class WatchedEngine:
         prepared = self._engine.prepare([request])[0]
         assert isinstance(prepared, Prepared)
         assert len(tokens_so_far) < cap <= prepared.max_tokens, f"{request.id}: cap {cap} of {prepared.max_tokens}"
-        self._reserved[request.id] = prepared.prompt_tokens + cap
+        num_tokens = prepared.prompt_tokens + cap
+        total, limits = self.reserved_tokens + num_tokens, self.capabilities
+        assert len(self._reserved) < limits.max_running, f"{len(self._reserved) + 1} rows of {limits.max_running}"
+        assert total <= limits.kv_tokens or not self._reserved, f"{total} tokens of {limits.kv_tokens}"
+        self._reserved[request.id] = num_tokens
         self.started.append(request.id)
-        total, limits = sum(self._reserved.values()), self.capabilities
-        assert len(self._reserved) <= limits.max_running, f"{len(self._reserved)} rows of {limits.max_running}"
-        assert total <= limits.kv_tokens or len(self._reserved) == 1, f"{total} tokens of {limits.kv_tokens}"
         self._engine.start(request, tokens_so_far, cap, priority)
 
     def cancel(self, request_id: str) -> None:
@@ -111,6 +117,7 @@ class WatchedEngine:
         return events
 
     def close(self) -> None:
+        assert not self._reserved, f"{', '.join(self._reserved)} started and never ended"
         self._engine.close()
 
 

@@ -46,7 +46,8 @@ def _check_without_cuts(make: Callable[[], Scheduler]) -> None:
 def _check_unknown_is_arrival_order(make: Callable[[], Scheduler]) -> None:
     lengths = recorded_lengths(60)
     engine = WatchedEngine(ReplayEngine(lengths, ReplayConfig(Capabilities(max_running=4))))
-    Pipeline(engine=engine, predictor="none", scheduler=make()).run([Request(name, "prompt") for name in lengths])
+    requests = [Request(name, "prompt", max_tokens=100 + 7 * i % 50) for i, name in enumerate(lengths)]
+    Pipeline(engine=engine, predictor="none", scheduler=make()).run(requests)
     assert engine.started == list(lengths), "with nothing known, requests start in arrival order and nothing is cut"
 
 
