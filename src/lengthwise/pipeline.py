@@ -113,9 +113,8 @@ class Pipeline:
                 yield answer
             except BaseException:
                 self.stop()
-                await asyncio.gather(
-                    step, return_exceptions=True
-                )  # an iterator can't be closed while a thread is in it
+                # An iterator can't be closed while a thread is in it.
+                await asyncio.gather(step, return_exceptions=True)
                 await asyncio.to_thread(iterator.close)  # type: ignore[attr-defined]
                 raise
 

@@ -72,6 +72,15 @@ class TestOrder:
         made.add([again], LengthEstimates.certain([60]).given(10).capped(LIMIT))
         assert started(made, 9) == ["r0", "r3", "r4", "r5"]
 
+    def test_cut_rows_with_as_much_to_come_go_in_the_order_in_which_they_came_back(self):
+        """Ties in order of arrival, here too."""
+        made = scheduler({"a": 50, "b": 50, "c": 50})
+        assert started(made, 3) == ["a", "b", "c"]
+        for name in ("b", "c", "a"):
+            again = WaitingRequest(name, 10, LIMIT, num_tokens=10, num_cuts=1)
+            made.add([again], LengthEstimates.certain([50]).given(10).capped(LIMIT))
+        assert started(made, 9) == ["b", "c", "a"]
+
     def test_a_cut_row_that_is_alone_runs(self):
         """With no group at hand it still has a place."""
         made = scheduler({"a": 10})
@@ -84,6 +93,11 @@ class TestMemory:
     def test_with_room_for_all_a_row_may_reach_its_limit(self):
         """No cap where none is needed, whatever was predicted."""
         decisions = scheduler({"a": 5, "b": 50}).decide(View(0.0, {}, {}, 2, 220))
+        assert decisions == [Start("b", LIMIT), Start("a", LIMIT)]
+
+    def test_memory_is_not_short_when_it_holds_all_that_wait(self):
+        """However many rows are free."""
+        decisions = scheduler({"a": 5, "b": 50}).decide(View(0.0, {}, {}, 100, 220))
         assert decisions == [Start("b", LIMIT), Start("a", LIMIT)]
 
     def test_where_memory_is_short_a_row_gets_what_it_probably_needs(self):
@@ -128,6 +142,13 @@ class TestRemove:
         made = scheduler({"a": 5, "b": 50, "c": 20})
         made.remove(["b", "never seen"])
         assert started(made, 9) == ["c", "a"]
+
+    def test_what_was_removed_from_the_group_at_hand_does_not_start(self):
+        """The group has begun."""
+        made = scheduler({"a": 5, "b": 50, "c": 20})
+        assert started(made, 1) == ["b"]
+        made.remove(["c"])
+        assert started(made, 9) == ["a"]
 
     def test_what_was_removed_and_came_again_starts_once(self):
         """In its new place."""
