@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import transformers
 
+from lengthwise.jobs.prompts import instruction_prompt
 from tools.bundled_model.card import write_card
 from tools.bundled_model.corpus import Prompt, answer_prompt, held_out_prompts, training_side_prompts
 from tools.bundled_model.generation import TEMPERATURE, Answerer, AnswererPool, count_lengths
@@ -73,9 +74,9 @@ def guess_lengths(prompts: list[Prompt]) -> list[int]:
 
 
 def read_foreign(path: Path) -> list[str]:
-    """One user message a row: the instruction, and the input below it."""
+    """One user message a row, as a job reads it."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [row["instruction"] + ("\n\n" + row["input"] if row.get("input") else "") for row in rows]
+    return [instruction_prompt(row["instruction"], row.get("input") or "") for row in rows]
 
 
 def measure_foreign(pool: AnswererPool, prompts: list[str], end_id: int) -> dict[str, float]:
