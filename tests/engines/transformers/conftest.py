@@ -22,6 +22,8 @@ TIE = 1e-4  # two logits this close may change places
 class IdTokenizer:
     """Text is the ids themselves, so that equal text means equal tokens."""
 
+    pad_token_id = 2
+
     def decode(self, tokens: Sequence[int], skip_special_tokens: bool = True) -> str:
         return " ".join(map(str, tokens))
 

@@ -42,7 +42,7 @@ def test_no_block_has_two_owners(actions: list[tuple[int, int]]) -> None:
     free, rows = Blocks(12), [make_row(0) for _ in range(4)]
     for which, num_tokens in actions:
         if which == 4:
-            free.compact()
+            free.compact(free.moves_to_compact())
             assert sorted(block for row in rows for block in row.blocks) == list(range(free.num_touched))
         elif num_tokens == 0:
             free.put_back(rows[which])
@@ -160,7 +160,9 @@ def test_growing_and_compacting_keep_what_is_there() -> None:
     written.cache.resize(90)
     before = written.attend()
     num_before = written.free.num_touched
-    written.cache.move(*written.free.compact())
+    moves = written.free.moves_to_compact()
+    written.cache.move(moves)
+    written.free.compact(moves)
     written.cache.resize(written.free.num_touched)
     assert written.free.num_touched == num_before - 3
     torch.testing.assert_close(written.attend(), before, atol=1e-6, rtol=1e-6)

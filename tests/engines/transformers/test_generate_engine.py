@@ -1,3 +1,6 @@
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -6,6 +9,8 @@ from lengthwise.engines.transformers.engine import RowEngineConfig, Transformers
 from lengthwise.engines.transformers.generate_engine import GenerateEngine, takes_padding
 from lengthwise.engines.transformers.loading import load_model
 from lengthwise.engines.transformers.prompts import Prompts
+from lengthwise.pipeline import make_scheduler
+from lengthwise.scheduling.grouping import GroupedScheduler
 from lengthwise.testing import check_engine
 from lengthwise.types import Cut, Failed, Finished, Request, SamplingParams
 
@@ -27,8 +32,8 @@ def llama(tiny_llama_dir):
     return load(tiny_llama_dir)
 
 
-def engine_of(loaded, max_running=8, max_tokens=40):
-    return GenerateEngine(loaded, Prompts(loaded, max_tokens), max_running)
+def engine_of(loaded, max_running=8, max_tokens=40, **options):
+    return GenerateEngine(loaded, Prompts(loaded, max_tokens), max_running, **options)
 
 
 def requests(**sampling):
@@ -160,18 +165,30 @@ def test_padding_is_taken_where_it_makes_no_difference(model_dir):
 
 
 class SmallMemory:
-    """A model's `generate` on a device that has memory for `max_rows` rows."""
+    """A model's `generate` on a device that has memory for `max_rows` rows with prompts of `max_width` tokens. `sizes`
+    are the batches' rows, `tokens` what their keys and values take at their end, padding included."""
 
-    def __init__(self, model, max_rows):
+    def __init__(self, model, max_rows, max_width=10_000):
         self._generate = model.generate
         self._max_rows = max_rows
+        self._max_width = max_width
         self.sizes = []
+        self.tokens = []
 
     def __call__(self, **inputs):
-        self.sizes.append(len(inputs["input_ids"]))
-        if self.sizes[-1] > self._max_rows:
+        num_rows, width = inputs["input_ids"].shape
+        self.sizes.append(num_rows)
+        self.tokens.append(num_rows * (width + inputs["generation_config"].max_new_tokens))
+        if num_rows > self._max_rows or width > self._max_width:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return self._generate(**inputs)
+
+
+def test_its_default_schedule_is_sorted_batches(llama):
+    """A request can't join others that run, so it is not refilled; caps end batches early instead."""
+    scheduler = make_scheduler("default", engine_of(llama))
+    assert isinstance(scheduler, GroupedScheduler)
+    assert scheduler.config.fcr
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(llama, monkeypatch):
@@ -192,6 +209,49 @@ def test_a_row_that_does_not_fit_alone_fails(llama, monkeypatch):
     monkeypatch.setattr(llama.model, "generate", SmallMemory(llama.model, 0))
     found = answers(engine, requests())
     assert {answer.error.type for answer in found.values()} == {"out_of_memory"}
+
+
+def test_rows_are_taken_again_when_one_was_to_blame(llama, monkeypatch):
+    """A row that fails alone says nothing about how many others fit."""
+    widths = {request.id: len(llama.encode_prompt(request)) for request in requests()}
+    longest = max(widths, key=widths.get)
+    engine = engine_of(llama)
+    monkeypatch.setattr(llama.model, "generate", SmallMemory(llama.model, 8, max_width=widths[longest] - 1))
+    found = answers(engine, requests())
+    assert [name for name, answer in found.items() if isinstance(answer, Failed)] == [longest]
+    assert engine.capabilities.max_running == 8
+
+
+@pytest.mark.parametrize("kv_tokens", [1, 150, 250])
+def test_padding_counts_towards_the_tokens_in_the_cache(llama, monkeypatch, kv_tokens):
+    """A batch stays within them with all its padding, or is one row."""
+    engine = engine_of(llama, kv_tokens=kv_tokens)
+    memory = SmallMemory(llama.model, 8)
+    monkeypatch.setattr(llama.model, "generate", memory)
+    found = answers(engine, requests())
+    monkeypatch.undo()
+    assert {name: answer.tokens for name, answer in found.items()} == {r.id: alone(llama, r) for r in requests()}
+    assert all(rows == 1 or tokens <= kv_tokens for rows, tokens in zip(memory.sizes, memory.tokens, strict=True))
+    assert (max(memory.sizes) > 1) == (kv_tokens > 1)
+
+
+def test_a_row_without_numbers_fails_alone(loaded_ids, tools):
+    """A token whose embedding is NaN, in one prompt of a greedy batch: its neighbours answer as ever."""
+    loaded = loaded_ids()
+    good = tools.make_requests(6, seed=4, max_tokens=20)
+    expected = tools.Driver(engine_of(loaded)).run(good)
+    poison = min(
+        {str(i) for i in range(384)}.difference(*(r.prompt.split() + expected[r.id].text.split() for r in good))
+    )
+    model = copy.deepcopy(loaded.model)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[int(poison)] = float("nan")
+    engine = engine_of(replace(loaded, model=model))
+    assert engine.can_pad
+    bad = Request("bad", f"5 {poison} 6", max_tokens=20)
+    found = tools.Driver(engine, at_once=8).run([*good[:3], bad, *good[3:]])
+    assert found.pop("bad").error.type == "nan_logits"
+    assert found == expected
 
 
 def test_another_error_is_not_taken_for_want_of_memory(llama, monkeypatch):

@@ -9,7 +9,15 @@ from transformers import DynamicCache
 
 from lengthwise.engines.transformers import ModelOptions, memory
 from lengthwise.engines.transformers.loading import load_model
-from lengthwise.engines.transformers.memory import KvLayer, KvLayout, free_bytes, kv_layout, kv_tokens, token_budget
+from lengthwise.engines.transformers.memory import (
+    KvLayer,
+    KvLayout,
+    free_bytes,
+    kv_layout,
+    kv_tokens,
+    release_memory,
+    token_budget,
+)
 
 CPU = torch.device("cpu")
 
@@ -149,3 +157,13 @@ def test_version_1_is_read_too(tmp_path):
 def test_without_control_groups_there_is_no_such_limit(tmp_path, line):
     """Nothing is assumed."""
     assert cgroup(tmp_path, line, {}) == []
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps", "cpu"])
+def test_memory_is_given_back_to_the_device_that_is_used(kind, monkeypatch):
+    """By the device's own call: older versions of torch have no common one."""
+    emptied = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append("cuda"))
+    monkeypatch.setattr(torch.mps, "empty_cache", lambda: emptied.append("mps"))
+    release_memory(torch.device(kind))
+    assert emptied == [kind] * (kind != "cpu")

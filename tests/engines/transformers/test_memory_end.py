@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from lengthwise.engines.transformers.engine import is_out_of_memory
 from lengthwise.engines.transformers.model import LoadedModel
-from lengthwise.types import Failed, Finished
+from lengthwise.types import Failed, Finished, Progress, Request
 
 Make = Callable[..., Any]
 
@@ -73,6 +74,65 @@ def test_a_row_that_does_not_fit_alone_fails(
     assert len(answers) == 6
 
 
+def test_a_row_alone_may_use_what_others_have_left(
+    make_engine: Make, loaded_ids: Callable[..., LoadedModel], tools: Any
+) -> None:
+    """The cache has become large, and is empty: a row that needs the memory gets it, at its start and when it has
+    tokens already."""
+    many = tools.make_requests(12, max_tokens=5)
+    one = replace(tools.make_requests(1)[0], id="one", max_tokens=40)
+    expected = tools.Driver(make_engine(), at_once=1).run([one])
+    engine = make_engine()
+    cache = engine._model._cache
+    for length in (2, 1):  # of the input at which memory ends: a prompt, then a step
+        tools.Driver(engine, at_once=12).run(many)
+        assert cache.num_blocks >= 12
+        with room_for(loaded_ids().model, lambda ids, n=length: ids.shape[1] >= n and cache.num_blocks > 2, ERRORS[0]):
+            assert tools.Driver(engine).run([one]) == expected
+
+
+@pytest.mark.parametrize("num_before", [*range(9), 10, 13, 15])
+def test_memory_may_end_in_any_layer_of_the_cache(
+    num_before: int,
+    make_engine: Make,
+    loaded_ids: Callable[..., LoadedModel],
+    tools: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While it is first allocated, while it grows, while it shrinks after that: no answer changes."""
+    loaded = replace(loaded_ids(), eos_token_ids=())
+    requests = [replace(r, max_tokens=100 + i) for i, r in enumerate(tools.make_requests(6, max_prompt=70))]
+    expected = tools.Driver(make_engine(loaded=loaded), at_once=1).run(requests)
+    make_zeros: Any = torch.Tensor.new_zeros
+    num_made = 0
+
+    def new_zeros(self: Any, *size: Any, **options: Any) -> Any:
+        nonlocal num_made
+        if len(size) == 4:  # blocks × heads × size of a head × tokens
+            num_made += 1
+            if num_made - 1 in (num_before, num_before + 3):
+                raise ERRORS[1]
+        return make_zeros(self, *size, **options)
+
+    monkeypatch.setattr(torch.Tensor, "new_zeros", new_zeros)
+    assert tools.Driver(make_engine(loaded=loaded), at_once=6).run(requests) == expected
+    assert num_made > num_before + 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "MPS backend out of memory (MPS allocated: 8.85 GiB, other allocations: 96 MiB, max allowed: 9.07 GiB).",
+        "[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.",
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_every_device_has_its_words_for_it(text: str) -> None:
+    """Where no class of its own tells it, the text does."""
+    assert is_out_of_memory(RuntimeError(text))
+
+
 def test_other_errors_are_not_taken_for_memory(
     make_engine: Make, loaded_ids: Callable[..., LoadedModel], tools: Any
 ) -> None:
@@ -116,25 +176,49 @@ def test_a_row_that_is_larger_than_the_cache_fails(
     assert [isinstance(answers[request.id], Failed) for request in requests] == [False, True, True]
 
 
+POISON = 383
+BAD_PROMPT = f"5 {POISON} 6"
+
+
+def poisoned(loaded: LoadedModel) -> LoadedModel:
+    """The same, with NaN for the embedding of POISON."""
+    model = copy.deepcopy(loaded.model)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[POISON] = float("nan")
+    return replace(loaded, model=model)
+
+
+def without_poison(requests: list[Request], make_engine: Make, tools: Any) -> list[Request]:
+    """Those that have POISON neither in their prompt nor in their answer."""
+    answers = tools.Driver(make_engine()).run(requests)
+    return [r for r in requests if str(POISON) not in [*str(r.prompt).split(), *answers[r.id].text.split()]]
+
+
+def run_out(engine: Any) -> dict[str, Any]:
+    ended: dict[str, Any] = {}
+    while engine._running or engine._waiting or engine._ended:
+        ended |= {event.id: event for event in engine.poll(5.0) if not isinstance(event, Progress)}
+    return ended
+
+
+def enter(engine: Any, requests: list[Request]) -> None:
+    """Start them, and let them enter, without a step."""
+    for request in requests:
+        engine.start(request, [], 10**6, None)
+    with torch.inference_mode():
+        engine._survive(engine._enter)
+
+
 def test_a_row_without_numbers_fails_alone(
     loaded_ids: Callable[..., LoadedModel], make_engine: Make, tools: Any
 ) -> None:
     """A token whose embedding is NaN spoils its own row: neighbours, and rows that later get its cache blocks,
     answer as ever."""
-    loaded = loaded_ids()
-    model = copy.deepcopy(loaded.model)
-    poison = 383
-    with torch.no_grad():
-        model.get_input_embeddings().weight[poison] = float("nan")
-    requests = [r for r in tools.make_requests(16, seed=4, max_tokens=20) if str(poison) not in str(r.prompt).split()]
-    clean = {
-        name: answer
-        for name, answer in tools.Driver(make_engine(), at_once=8).run(requests).items()
-        if str(poison) not in answer.text.split()
-    }
-    bad = [replace(request, id="bad" + request.id, prompt=f"5 {poison} 6") for request in requests[:8]]
-    mixed = [request for pair in zip(bad, requests[:8], strict=True) for request in pair] + requests[8:]
-    answers = tools.Driver(make_engine(loaded=replace(loaded, model=model)), at_once=4).run(mixed)
+    requests = without_poison(tools.make_requests(16, seed=4, max_tokens=20), make_engine, tools)
+    clean = tools.Driver(make_engine(), at_once=8).run(requests)
+    bad = [replace(request, id="bad" + request.id, prompt=BAD_PROMPT) for request in requests[:6]]
+    mixed = [request for pair in zip(bad, requests[:6], strict=True) for request in pair] + requests[6:]
+    answers = tools.Driver(make_engine(loaded=poisoned(loaded_ids())), at_once=4).run(mixed)
     for request in bad:
         failed = answers[request.id]
         assert isinstance(failed, Failed)
@@ -143,3 +227,60 @@ def test_a_row_without_numbers_fails_alone(
     for name, answer in clean.items():
         assert isinstance(answers[name], Finished)
         assert answers[name] == answer
+
+
+def test_a_row_without_numbers_leaves_none_behind_before_its_first_step(
+    loaded_ids: Callable[..., LoadedModel], make_engine: Make, tools: Any
+) -> None:
+    """Its prompt has been read, and it is cancelled: nobody has noticed the NaN in its blocks, and nobody gets it."""
+    good = without_poison(tools.make_requests(10), make_engine, tools)
+    expected = tools.Driver(make_engine()).run(good)
+    engine = make_engine(loaded=poisoned(loaded_ids()))
+    enter(engine, [replace(good[0], id="bad", prompt=BAD_PROMPT), *good])
+    engine.cancel("bad")
+    ended = run_out(engine)
+    assert {request.id: ended[request.id] for request in good} == expected
+
+
+def test_a_row_without_numbers_leaves_none_behind_where_memory_ended(
+    loaded_ids: Callable[..., LoadedModel], make_engine: Make, tools: Any
+) -> None:
+    """Of the prompts that enter one has been read, with NaN, when memory ends, and waits on: the row that runs, in the
+    block above, answers as if alone."""
+    loaded = poisoned(loaded_ids())
+    good = replace(without_poison(tools.make_requests(6), make_engine, tools)[0], id="good")
+    expected = tools.Driver(make_engine()).run([good])
+    engine = make_engine(loaded=loaded, max_padding_tokens=0)
+    enter(engine, [replace(good, id="beneath"), good])
+    engine.cancel("beneath")
+    with room_for(loaded.model, lambda ids: ids.shape[1] > 50, ERRORS[1]):
+        long = [replace(good, id=f"long{i}", prompt="7 " * 60) for i in range(2)]
+        enter(engine, [replace(good, id="bad", prompt=BAD_PROMPT), *long])
+    assert [row.id for row in engine._running + engine._waiting] == ["good", "bad"]
+    ended = run_out(engine)
+    assert ended["good"] == expected["good"]
+    assert ended["bad"].error.type == "nan_logits"
+
+
+def test_a_row_without_numbers_leaves_none_behind_where_it_was_moved_from(
+    loaded_ids: Callable[..., LoadedModel], make_engine: Make, tools: Any
+) -> None:
+    """Gaps are closed before the first step of a row that has NaN. Rows that later have the block where it was, with
+    one token in it, answer as if alone."""
+    draw = [replace(r, prompt=str(r.prompt).split()[0]) for r in tools.make_requests(16, seed=6)]
+    later = without_poison(draw, make_engine, tools)[:10]
+    expected = tools.Driver(make_engine()).run(later)
+    engine = make_engine(loaded=poisoned(loaded_ids()))
+    before = [replace(later[0], id=f"before{i}", prompt="7 8", max_tokens=60) for i in range(7)]
+    enter(engine, [*before, replace(later[0], id="bad", prompt=BAD_PROMPT)])
+    (bad,) = (row for row in engine._running if row.id == "bad")
+    assert bad.blocks == [7]
+    for request in before[1:]:
+        engine.cancel(request.id)
+    engine.poll(0.0)
+    while bad in engine._running:
+        engine.poll(0.0)
+    for request in later:
+        engine.start(request, [], 10**6, None)
+    ended = run_out(engine)
+    assert {request.id: ended[request.id] for request in later} == expected

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from transformers.models.llama import modeling_llama
 
+from lengthwise.engines.transformers.forward import RowModel
 from lengthwise.engines.transformers.model import LoadedModel
 from lengthwise.engines.transformers.supported import why_unsupported
 
@@ -43,3 +45,38 @@ def test_a_model_that_reads_its_cache_otherwise_is_found_out(
     finally:
         for layer, scaling in zip(loaded.model.model.layers, scalings, strict=True):
             layer.self_attn.scaling = scaling
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (NotImplementedError(), "(NotImplementedError)"),
+        (ValueError("no cache\nof this kind"), "(ValueError: no cache)"),
+    ],
+)
+def test_what_the_model_raises_is_the_reason(
+    error: Exception, words: str, loaded_ids: Callable[..., LoadedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its kind and its first line, if it has one."""
+
+    def read(self: Any, rows: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(RowModel, "read", read)
+    assert str(why_unsupported(loaded_ids())).endswith(words)
+
+
+@pytest.mark.parametrize("row", range(3))
+def test_output_that_is_no_number_is_found_out_in_any_row(
+    row: int, loaded_ids: Callable[..., LoadedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NaN is neither more nor less than what is allowed."""
+    step = RowModel.step
+
+    def spoilt(self: Any, rows: Any) -> torch.Tensor:
+        logits = step(self, rows)
+        logits[row] = float("nan")
+        return logits
+
+    monkeypatch.setattr(RowModel, "step", spoilt)
+    assert "differs" in str(why_unsupported(loaded_ids()))

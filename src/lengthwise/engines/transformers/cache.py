@@ -12,7 +12,7 @@ vLLM's paged attention, arXiv 2309.06180; see `attention` for how it is read wit
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -57,11 +57,16 @@ class Blocks:
         """The share of the touched blocks that rows have."""
         return 1 - len(self._returned) / max(1, self.num_touched)
 
+    def num_touched_with(self, num_more: int) -> int:
+        """What `num_touched` will be when so many more are taken. Raises OutOfBlocks if there are not so many."""
+        if num_more > self.num_free:
+            raise OutOfBlocks
+        return self.num_touched + max(0, num_more - len(self._returned))
+
     def take(self, row: Row, num_tokens: int) -> None:
         """Give the row blocks for `num_tokens` tokens in all. Raises OutOfBlocks, with nothing taken."""
         wanted = num_blocks_for(num_tokens) - len(row.blocks)
-        if wanted > self.num_free:
-            raise OutOfBlocks
+        self.num_touched_with(wanted)  # or OutOfBlocks
         row.blocks.extend(self._take() for _ in range(wanted))
         self._owners.add(row)
 
@@ -71,15 +76,17 @@ class Blocks:
         row.blocks = []
         self._owners.discard(row)
 
-    def compact(self) -> tuple[list[int], list[int]]:
-        """Move rows from the highest blocks into the gaps: which blocks' contents must go where."""
+    def moves_to_compact(self) -> dict[int, int]:
+        """Which taken block must go to which free one, so that no free one is left between those taken."""
         taken = {block for row in self._owners for block in row.blocks}
         high = sorted(block for block in taken if block >= len(taken))
-        moved_to = dict(zip(high, sorted(set(range(len(taken))) - taken), strict=True))
+        return dict(zip(high, sorted(set(range(len(taken))) - taken), strict=True))
+
+    def compact(self, moves: Mapping[int, int]) -> None:
+        """Rows now have the blocks to which `moves_to_compact` says that theirs have gone."""
         for row in self._owners:
-            row.blocks = [moved_to.get(block, block) for block in row.blocks]
-        self._returned, self.num_touched = [], len(taken)
-        return list(moved_to), list(moved_to.values())
+            row.blocks = [moves.get(block, block) for block in row.blocks]
+        self._returned, self.num_touched = [], sum(len(row.blocks) for row in self._owners)
 
     def _take(self) -> int:
         if self._returned:
@@ -144,20 +151,27 @@ class BlockCache(Cache):  # type: ignore[misc]
         """Have room for `num_blocks` blocks; what stands in the first of them is kept. One layer at a time is held
         twice while it is copied. If memory ends half-way, all layers have at least `num_blocks` as it is then."""
         self.num_blocks = min(self.num_blocks, num_blocks)
-        for layer in self.layers:
+        for layer in self._allocated:
             layer.resize(num_blocks)
         self.num_blocks = num_blocks
 
-    def move(self, blocks: Sequence[int], to: Sequence[int]) -> None:
-        for layer in self.layers:
-            layer.keys[list(to)] = layer.keys[list(blocks)]
-            layer.values[list(to)] = layer.values[list(blocks)]
+    def move(self, moves: Mapping[int, int]) -> None:
+        """Copy blocks' contents to others. If memory ends half-way, the blocks that were copied are as they were."""
+        blocks, to = list(moves), list(moves.values())
+        for layer in self._allocated:
+            layer.keys[to] = layer.keys[blocks]
+            layer.values[to] = layer.values[blocks]
 
-    def clear(self, blocks: Sequence[int]) -> None:
-        """Overwrite blocks by zeros: a NaN in a masked place would otherwise spoil the next row that has it."""
-        for layer in self.layers:
+    def clear(self, blocks: Collection[int]) -> None:
+        """Overwrite blocks by zeros: a NaN in a masked place spoils a row."""
+        for layer in self._allocated:
             layer.keys[list(blocks)] = 0
             layer.values[list(blocks)] = 0
+
+    @property
+    def _allocated(self) -> list[BlockLayer]:
+        """The layers that have been written; memory may have ended when another was to be."""
+        return [layer for layer in self.layers if layer.is_initialized]
 
 
 class BlockLayer(CacheLayerMixin):  # type: ignore[misc]

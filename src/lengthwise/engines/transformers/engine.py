@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -24,6 +25,7 @@ from lengthwise.types import Capabilities, Cut, ErrorInfo, Event, Failed, Finish
 
 log = logging.getLogger("lengthwise")
 
+_OUT_OF_MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
 _TOO_LARGE = (
     "There is not enough memory for this request alone (prompt of {} tokens, answer of {} so far). Shorten the "
     "prompt, lower max_tokens, or take a smaller dtype or a device with more memory."
@@ -51,37 +53,16 @@ class RowEngineConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more.")
 
 
-class TransformersEngine:
-    """Answers of a `transformers` model, many rows at once, each entering and leaving when it likes.
+class RowsEngine(ABC):
+    """What engines that answer with rows of their own have in common: how a row begins and ends."""
 
-    Greedy answers in float32 are those of the request run alone, and a sampled answer depends on its seed only, up
-    to the rounding of sums that any change of batch brings (a tie, where it shows).
-
-    When the device runs out of memory, half of the rows (the newest) come back as Cut (`memory`) with the tokens
-    that they have, and `capabilities.max_running` becomes what is left; a row that does not fit alone fails
-    (`out_of_memory`). A row whose logits are no numbers fails (`nan_logits`).
-    """
-
-    def __init__(self, loaded: LoadedModel, prompts: Prompts, config: RowEngineConfig) -> None:
+    def __init__(self, loaded: LoadedModel, prompts: Prompts) -> None:
         self.model = loaded.identity
+        self.num_row_steps = 0  # rows that were in decode steps, summed over all steps so far
         self._loaded = loaded
         self._prompts = prompts
-        self._config = config
-        self._max_running = config.max_running
-        self._eos = np.array(loaded.eos_token_ids, dtype=np.int64)
-        max_blocks = _max_blocks(config, loaded.context_tokens)
-        self._model = RowModel(loaded, max_blocks, config.max_read_tokens, config.max_padding_tokens)
         self._waiting: list[Row] = []
-        self._running: list[Row] = []
-        self._sampler: Sampler | None = None  # of the rows that run; None when they have changed
-        self._waited_row_steps = 0
         self._ended: list[Event] = []
-        self._last_progress_s = -math.inf
-        self.num_row_steps = 0  # rows that were in decode steps, summed over all steps so far
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return Capabilities(max_running=self._max_running, kv_tokens=self._config.kv_tokens)
 
     def prepare(self, requests: Sequence[Request]) -> list[Prepared | ErrorInfo]:
         return self._prompts.prepare(requests)
@@ -93,29 +74,13 @@ class TransformersEngine:
             self._ended.append(Failed(request.id, ErrorInfo.of(error)))
             return
         self._waiting.append(row)
+        if len(row.tokens) >= row.end:
+            self._reach_end(row)
 
-    def cancel(self, request_id: str) -> None:
-        for row in self._waiting + self._running:
-            if row.id == request_id:
-                self._cut(row, "cancelled")
-
-    @torch.inference_mode()
-    def poll(self, timeout_s: float) -> list[Event]:
-        """Let everything that was started enter, then step until a row ends or the time is over."""
-        deadline_s = time.monotonic() + timeout_s
-        while not self._ended and (self._waiting or self._running):
-            if self._is_time_to_enter:
-                self._survive(self._enter)
-            self._survive(self._step)
-            if time.monotonic() >= deadline_s:
-                break
-        return self._take_events()
-
-    def close(self) -> None:
-        self._waiting, self._running, self._sampler = [], [], None
-        self._model.close()
-
-    # -- one row ------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def _leave(self, row: Row, event: Event, is_finite: bool) -> None:
+        """Report the row's end, and know it no longer. `is_finite`: it ends by itself, so a step over all that it has
+        has just given numbers."""
 
     def _make_row(self, request: Request, tokens: list[int], cap: int) -> Row:
         prompt = self._prompts.token_ids(request)
@@ -127,7 +92,7 @@ class TransformersEngine:
     def _settle(self, row: Row, token: int, is_eos: bool) -> None:
         """Take in the row's new token, and let the row go if that was its last."""
         if token == INVALID_TOKEN:
-            return self._fail(row, "nan_logits", "The model's output is not a number. Try another dtype.", True)
+            return self._fail(row, "nan_logits", "The model's output is not a number. Try another dtype.")
         row.tokens.append(token)
         if is_eos or (row.text is not None and row.text.push(token)):
             self._finish(row, "stop")
@@ -142,28 +107,83 @@ class TransformersEngine:
 
     def _finish(self, row: Row, reason: Literal["stop", "length"]) -> None:
         self._prompts.forget(row.id)
-        self._leave(row, Finished(row.id, self._text(row), reason, len(row.tokens), tuple(row.tokens)))
+        self._leave(row, Finished(row.id, self._text(row), reason, len(row.tokens), tuple(row.tokens)), is_finite=True)
 
     def _cut(self, row: Row, reason: Literal["cap", "cancelled", "memory"]) -> None:
-        self._leave(row, Cut(row.id, tuple(row.tokens), reason))
+        self._leave(row, Cut(row.id, tuple(row.tokens), reason), is_finite=reason == "cap")
 
-    def _fail(self, row: Row, type: str, message: str, is_spoilt: bool = False) -> None:
+    def _fail(self, row: Row, type: str, message: str) -> None:
         self._prompts.forget(row.id)
-        self._leave(row, Failed(row.id, ErrorInfo(type, message)), is_spoilt)
+        self._leave(row, Failed(row.id, ErrorInfo(type, message)), is_finite=False)
 
-    def _leave(self, row: Row, event: Event, is_spoilt: bool = False) -> None:
-        if row in self._running:
-            self._running.remove(row)
-            self._sampler = None
-        else:
-            self._waiting.remove(row)
-        self._model.leave(row, is_spoilt)
-        self._ended.append(event)
+    def _fail_as_too_large(self, row: Row) -> None:
+        self._fail(row, "out_of_memory", _TOO_LARGE.format(len(row.prompt), len(row.tokens)))
 
     def _text(self, row: Row) -> str:
         if row.text is not None and row.text.is_stopped:
             return row.text.text
         return str(self._loaded.tokenizer.decode(row.tokens, skip_special_tokens=True))
+
+
+class TransformersEngine(RowsEngine):
+    """Answers of a `transformers` model, many rows at once, each entering and leaving when it likes.
+
+    Greedy answers in float32 are those of the request run alone, and a sampled answer depends on its seed only, up
+    to the rounding of sums that any change of batch brings (a tie, where it shows).
+
+    When the device runs out of memory, half of the rows (the newest) come back as Cut (`memory`) with the tokens
+    that they have, and `capabilities.max_running` becomes what is left; a row that does not fit alone fails
+    (`out_of_memory`). A row whose logits are no numbers fails (`nan_logits`).
+    """
+
+    def __init__(self, loaded: LoadedModel, prompts: Prompts, config: RowEngineConfig) -> None:
+        super().__init__(loaded, prompts)
+        self._config = config
+        self._max_running = config.max_running
+        self._eos = np.array(loaded.eos_token_ids, dtype=np.int64)
+        max_blocks = _max_blocks(config, loaded.context_tokens)
+        self._model = RowModel(loaded, max_blocks, config.max_read_tokens, config.max_padding_tokens)
+        self._running: list[Row] = []
+        self._sampler: Sampler | None = None  # of the rows that run; None when they have changed
+        self._waited_row_steps = 0
+        self._last_attempt: tuple[Row, int] | None = None  # the row that was alone when memory ended, and its tokens
+        self._last_progress_s = -math.inf
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(max_running=self._max_running, kv_tokens=self._config.kv_tokens)
+
+    @torch.inference_mode()
+    def cancel(self, request_id: str) -> None:
+        for row in self._waiting + self._running:
+            if row.id == request_id:
+                self._cut(row, "cancelled")
+
+    @torch.inference_mode()
+    def poll(self, timeout_s: float) -> list[Event]:
+        """Step until a row ends or the time is over; at least once, if anything runs. Rows that were started enter on
+        the way, when they have waited for company long enough and the cache has room."""
+        deadline_s = time.monotonic() + timeout_s
+        while not self._ended and (self._waiting or self._running):
+            if self._is_time_to_enter:
+                self._survive(self._enter)
+            self._survive(self._step)
+            if time.monotonic() >= deadline_s:
+                break
+        return self._take_events()
+
+    def close(self) -> None:
+        self._waiting, self._running, self._sampler = [], [], None
+        self._model.close()
+
+    def _leave(self, row: Row, event: Event, is_finite: bool) -> None:
+        if row in self._running:
+            self._running.remove(row)
+            self._sampler = None
+        else:
+            self._waiting.remove(row)
+        self._model.leave(row, is_finite)
+        self._ended.append(event)
 
     # -- all rows -----------------------------------------------------------------------------------------------
 
@@ -176,8 +196,6 @@ class TransformersEngine:
     def _enter(self) -> None:
         """Read the rows that wait, as far as the cache has room: first come, first served."""
         self._waited_row_steps = 0
-        for row in [row for row in self._waiting if len(row.tokens) >= row.end]:
-            self._reach_end(row)
         num_fitting = self._model.num_fitting(self._waiting, self._running)
         entering = self._waiting[: num_fitting if self._running else max(1, num_fitting)]
         self._model.read(entering)
@@ -221,28 +239,32 @@ class TransformersEngine:
             self._fail_as_too_large((self._running or self._waiting)[0])
 
     def _halve(self) -> None:
-        """The device is full: the newer half of the rows gives way, and so many are no longer taken. If one row is
-        too large alone, it is to blame, not the number of rows: as many as before are taken again."""
+        """The device is full: the newer half of the rows gives way, and so many are no longer taken. One row alone is
+        tried once more without the blocks that others have left. If it is too large then, it is to blame, not the
+        number of rows: as many as before are taken again."""
+        self._sampler = None
         rows = self._running + self._waiting
         num_kept = len(rows) // 2
         if num_kept == 0:
+            attempt = (rows[0], len(rows[0].tokens))
+            if attempt != self._last_attempt:
+                self._last_attempt = attempt
+                return self._compact()
             self._fail_as_too_large(rows[0])
         for row in reversed(rows[num_kept:] if num_kept else []):
             self._cut(row, "memory")
-        self._max_running, self._sampler = num_kept or self._config.max_running, None
+        self._max_running = num_kept or self._config.max_running
         log.warning("Out of memory with %d rows: going on with %d.", len(rows), self._max_running)
         self._compact()
 
     def _compact(self) -> None:
+        """Shrink the cache to what the rows need, if there is memory for it."""
         try:
             self._model.compact()
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            log.warning("No memory to shrink the key/value cache: it stays as large, with half of the rows.")
-
-    def _fail_as_too_large(self, row: Row) -> None:
-        self._fail(row, "out_of_memory", _TOO_LARGE.format(len(row.prompt), len(row.tokens)))
+            log.warning("No memory to shrink the key/value cache: it stays as large.")
 
     def _take_events(self) -> list[Event]:
         events, self._ended = self._ended, []
@@ -254,8 +276,10 @@ class TransformersEngine:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether the device ran out of memory: CUDA and MPS have a class for it, the CPU's allocator only a text."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether the device ran out of memory. CUDA's allocator has a class for it; its libraries, MPS and the CPU's
+    allocator only have a text."""
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in text for sign in _OUT_OF_MEMORY_SIGNS)
 
 
 def _max_blocks(config: RowEngineConfig, context_tokens: int) -> int:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 
 import numpy as np
@@ -20,6 +19,7 @@ from lengthwise.engines.transformers.cache import (
     StepWrite,
     num_blocks_for,
 )
+from lengthwise.engines.transformers.memory import release_memory
 from lengthwise.engines.transformers.model import LoadedModel
 from lengthwise.engines.transformers.rows import Row
 
@@ -57,13 +57,19 @@ class RowModel:
 
     def read(self, rows: Sequence[Row]) -> None:
         """Let rows enter: their keys, all but the newest token's, go into the cache. Raises OutOfBlocks, or the
-        device's out-of-memory error; may then be repeated, or call `leave`."""
+        device's out-of-memory error: the rows have not entered then, and have no blocks."""
         self._take_blocks(rows)
-        for batch in self._batches([row for row in rows if row.position > 0]):
-            self._read(batch)
+        try:
+            for batch in self._batches([row for row in rows if row.position > 0]):
+                self._read(batch)
+        except RuntimeError:
+            for row in rows:
+                self.leave(row)
+            raise
 
     def step(self, rows: Sequence[Row]) -> Tensor:
-        """Logits of each row's next token, rows × vocabulary. Raises as `read`; may then be repeated."""
+        """Logits of each row's next token, rows × vocabulary. Raises as `read`, but the rows keep what they have: it
+        may be repeated."""
         self._take_blocks(rows)
         self._close_gaps()
         view, self._cache.write = self._plan(rows)
@@ -78,36 +84,52 @@ class RowModel:
         logits: Tensor = out.logits[:, -1]
         return logits
 
-    def leave(self, row: Row, is_spoilt: bool = False) -> None:
-        """Take the row's blocks back. `is_spoilt`: they may hold NaN, and are cleared."""
-        if is_spoilt:
+    def leave(self, row: Row, is_finite: bool = False) -> None:
+        """Take the row's blocks back. They are cleared, for they may hold NaN, unless the row is known to have none:
+        the last step over all that it has in the cache gave numbers."""
+        if not is_finite:
             self._cache.clear(row.blocks)
         self._blocks.put_back(row)
 
     def compact(self) -> None:
         """Give up memory that the rows do not need. Raises the device's out-of-memory error where there is no room to
-        copy what they have; all is well then, but as large as before."""
-        self._cache.move(*self._blocks.compact())
-        _release_memory(self._loaded.device)
+        copy what they have; the rows are well then, and some layers, or all, as large as before."""
+        self._move_together()
+        release_memory(self._loaded.device)
         self._cache.resize(self._blocks.num_touched)
-        _release_memory(self._loaded.device)
+        release_memory(self._loaded.device)
 
     def close(self) -> None:
         self._cache = BlockCache()
-        _release_memory(self._loaded.device)
+        release_memory(self._loaded.device)
 
     def _take_blocks(self, rows: Sequence[Row]) -> None:
-        """Have room for each row's newest token. The cache grows by a quarter more, so that it is seldom copied."""
-        for row in rows:
-            if len(row.blocks) * BLOCK_TOKENS <= row.position:
-                self._blocks.take(row, row.position + 1)
-        if self._blocks.num_touched > self._cache.num_blocks:
-            self._cache.resize(min(self._blocks.max_blocks, self._blocks.num_touched * 5 // 4))
+        """Have room for each row's newest token. The cache grows first, so that a row has no block that is not there;
+        by a quarter more, so that it is seldom copied."""
+        growing = [row for row in rows if len(row.blocks) * BLOCK_TOKENS <= row.position]
+        num_more = sum(num_blocks_for(row.position + 1) - len(row.blocks) for row in growing)
+        num_touched = self._blocks.num_touched_with(num_more)
+        if num_touched > self._cache.num_blocks:
+            self._cache.resize(min(self._blocks.max_blocks, num_touched * 5 // 4))
+        for row in growing:
+            self._blocks.take(row, row.position + 1)
 
     def _close_gaps(self) -> None:
         """Rows that leave a batch leave free blocks between those of the others, and a step reads them all."""
         if self._blocks.density < MIN_DENSITY:
-            self._cache.move(*self._blocks.compact())
+            self._move_together()
+
+    def _move_together(self) -> None:
+        """Move rows into the gaps. They have their new blocks only when all layers have been copied; whichever copy is
+        nobody's is cleared, as it may hold NaN."""
+        moves = self._blocks.moves_to_compact()
+        nobodys: Collection[int] = moves.values()
+        try:
+            self._cache.move(moves)
+            self._blocks.compact(moves)
+            nobodys = moves.keys()
+        finally:
+            self._cache.clear(nobodys)
 
     def _batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
         """Rows of like length together: within `max_read_tokens` and `max_padding_tokens`, or one row alone."""
@@ -155,9 +177,3 @@ class RowModel:
 def _blocks_needed_soon(row: Row) -> int:
     num_tokens = min(row.position + 1 + BLOCK_TOKENS, len(row.prompt) + row.end)
     return max(0, num_blocks_for(num_tokens) - len(row.blocks))
-
-
-def _release_memory(device: torch.device) -> None:
-    if device.type != "cpu":
-        gc.collect()
-        torch.accelerator.empty_cache()

@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,66 +17,45 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 
 from lengthwise.engines.transformers.answer_text import AnswerText
-from lengthwise.engines.transformers.engine import is_out_of_memory
+from lengthwise.engines.transformers.engine import RowsEngine, is_out_of_memory
+from lengthwise.engines.transformers.memory import release_memory
 from lengthwise.engines.transformers.model import LoadedModel
 from lengthwise.engines.transformers.prompts import Prompts
 from lengthwise.engines.transformers.rows import Row
-from lengthwise.engines.transformers.sampling import INVALID_TOKEN, Sampler
-from lengthwise.errors import RequestError
-from lengthwise.types import Capabilities, Cut, ErrorInfo, Event, Failed, Finished, Prepared, Request, SamplingParams
+from lengthwise.engines.transformers.sampling import Sampler
+from lengthwise.engines.transformers.supported import max_error, max_shared_rope_tokens, relative_error
+from lengthwise.types import Capabilities, Event
 
 log = logging.getLogger("lengthwise")
 
-# How far a padded row's logits may be from those of the row alone, as a share of their spread: rounding in float32
-# (1e-6 was seen), and in 16 bits and fewer. A model that reads its padding gives about 1.
-_MAX_ERROR = 1e-3
-_MAX_ERROR_LOW_PRECISION = 0.3
 
-
-class GenerateEngine:
+class GenerateEngine(RowsEngine):
     """Answers of a causal model by `model.generate`, up to `max_running` rows in a static batch, left-padded.
 
     All rows that are started enter the next batch, and `poll` returns when that batch has ended, whatever its
     timeout: `generate` can't be left half-way. So there is no progress, and a row can be cancelled only before its
-    batch. Rows of different length share a batch only if the model takes padding without a difference.
+    batch. Rows of different length share a batch only if the model takes padding without a difference, and rows that
+    reach positions where the longest of a batch changes all of them (`max_shared_rope_tokens`) run alone.
 
     Greedy answers are those of the request alone, up to rounding; a sampled one depends on its seed only. When memory
-    runs out, the batch is run again in halves; a row that does not fit alone fails (`out_of_memory`).
+    runs out, the batch is run again in halves; a row that does not fit alone fails (`out_of_memory`), and one whose
+    logits are no numbers does (`nan_logits`).
     `num_row_steps` counts a position for every row of a batch and every step that it ran.
     """
 
     def __init__(self, loaded: LoadedModel, prompts: Prompts, max_running: int, kv_tokens: float = math.inf) -> None:
-        self.model = loaded.identity
-        self.num_row_steps = 0
+        super().__init__(loaded, prompts)
         self.can_pad = takes_padding(loaded)
-        self._loaded = loaded
-        self._prompts = prompts
-        self._max_running = max_running
+        self._config_max_running = self._max_running = max_running
         self._kv_tokens = kv_tokens
-        self._waiting: list[Row] = []
-        self._ended: list[Event] = []
+        self._max_shared_tokens = min(loaded.context_tokens, max_shared_rope_tokens(loaded))
 
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(self._max_running, self._kv_tokens, can_refill=False, reports_progress=False)
 
-    def prepare(self, requests: Sequence[Request]) -> list[Prepared | ErrorInfo]:
-        return self._prompts.prepare(requests)
-
-    def start(self, request: Request, tokens_so_far: Sequence[int], cap: int, priority: float | None) -> None:
-        try:
-            row = self._make_row(request, list(tokens_so_far), cap)
-        except RequestError as error:
-            self._ended.append(Failed(request.id, ErrorInfo.of(error)))
-            return
-        if len(row.tokens) >= row.end:
-            self._reach_end(row)
-        else:
-            self._waiting.append(row)
-
     def cancel(self, request_id: str) -> None:
         for row in [row for row in self._waiting if row.id == request_id]:
-            self._waiting.remove(row)
             self._cut(row, "cancelled")
 
     def poll(self, timeout_s: float) -> list[Event]:
@@ -101,12 +79,14 @@ class GenerateEngine:
         return batch
 
     def _fits(self, batch: Sequence[Row]) -> bool:
-        """Padding counts: the longest prompt and the longest rest of an answer must stay within the context together,
-        or a row that has ended would be computed at positions that the model does not have."""
+        """Padding counts: every row takes the longest prompt and the longest rest of an answer together. They must
+        stay within the context, or a row that has ended would be computed at positions that the model does not have."""
         widths = {row.position + 1 for row in batch}
         if len(widths) > 1 and not self.can_pad:
             return False
-        return len(batch) == 1 or max(widths) + _max_new_tokens(batch) <= self._loaded.context_tokens
+        row_tokens = max(widths) + _max_new_tokens(batch)
+        fits = row_tokens <= self._max_shared_tokens and len(batch) * row_tokens <= self._kv_tokens
+        return fits or len(batch) == 1
 
     def _run(self, batch: list[Row]) -> None:
         try:
@@ -119,65 +99,28 @@ class GenerateEngine:
             return self._take_less(batch)
         self.num_row_steps += sum(map(len, new_tokens))
         for row, tokens in zip(batch, new_tokens, strict=True):
-            self._waiting.remove(row)
-            self._settle(row, tokens)
+            self._take_in(row, tokens)
+
+    def _take_in(self, row: Row, new_tokens: list[int]) -> None:
+        """What the row's batch wrote; behind the row's end stands something else."""
+        for token in new_tokens:
+            self._settle(row, token, token in self._loaded.eos_token_ids)
+            if row not in self._waiting:
+                return
+        raise AssertionError(f"{row.id}: generate stopped at {len(row.tokens)} tokens of {row.end}")
+
+    def _leave(self, row: Row, event: Event, is_finite: bool) -> None:
+        self._waiting.remove(row)
+        self._ended.append(event)
 
     def _take_less(self, batch: list[Row]) -> None:
         """Memory ended. What the batch had written is lost, and nothing of it was given out: half of it comes next."""
-        if self._loaded.device.type != "cpu":
-            torch.accelerator.empty_cache()
+        release_memory(self._loaded.device)
         if len(batch) == 1:
-            self._waiting.remove(batch[0])
-            message = (
-                f"There is not enough memory for this request alone (prompt of {len(batch[0].prompt)} tokens). Shorten "
-                "the prompt, lower max_tokens, or take a smaller dtype or a device with more memory."
-            )
-            return self._fail(batch[0], "out_of_memory", message)
+            self._max_running = self._config_max_running  # the row is to blame, not their number
+            return self._fail_as_too_large(batch[0])
         self._max_running = len(batch) // 2
         log.warning("Out of memory with %d rows: going on with %d.", len(batch), self._max_running)
-
-    # -- one row -----------------------------------------------------------------------------------------------
-
-    def _make_row(self, request: Request, tokens: list[int], cap: int) -> Row:
-        prompt = self._prompts.token_ids(request)
-        max_tokens = self._prompts.max_tokens(request, len(prompt))
-        stop = request.sampling.stop
-        text = AnswerText(self._loaded.tokenizer, stop, tokens) if stop else None
-        return Row(request.id, request.sampling, prompt, tokens, cap, max_tokens, text)
-
-    def _settle(self, row: Row, new_tokens: list[int]) -> None:
-        """Take in what the row's batch wrote, padding behind its end included."""
-        for token in new_tokens:
-            if token == INVALID_TOKEN:
-                message = "The model's output is not a number. Try another dtype."
-                return self._fail(row, "nan_logits", message)
-            row.tokens.append(token)
-            if token in self._loaded.eos_token_ids or (row.text is not None and row.text.push(token)):
-                return self._finish(row, "stop")
-            if len(row.tokens) >= row.end:
-                return self._reach_end(row)
-        raise AssertionError(f"{row.id}: generate stopped at {len(row.tokens)} tokens of {row.end}")
-
-    def _reach_end(self, row: Row) -> None:
-        if len(row.tokens) >= row.max_tokens:
-            self._finish(row, "length")
-        else:
-            self._cut(row, "cap")
-
-    def _finish(self, row: Row, reason: Literal["stop", "length"]) -> None:
-        self._prompts.forget(row.id)
-        text = row.text.text if row.text is not None and row.text.is_stopped else self._decode(row.tokens)
-        self._ended.append(Finished(row.id, text, reason, len(row.tokens), tuple(row.tokens)))
-
-    def _cut(self, row: Row, reason: Literal["cap", "cancelled"]) -> None:
-        self._ended.append(Cut(row.id, tuple(row.tokens), reason))
-
-    def _fail(self, row: Row, type: str, message: str) -> None:
-        self._prompts.forget(row.id)
-        self._ended.append(Failed(row.id, ErrorInfo(type, message)))
-
-    def _decode(self, tokens: list[int]) -> str:
-        return str(self._loaded.tokenizer.decode(tokens, skip_special_tokens=True))
 
 
 # -- generate --------------------------------------------------------------------------------------------------
@@ -190,9 +133,7 @@ def takes_padding(loaded: LoadedModel) -> bool:
     draw = torch.Generator().manual_seed(0)
     long, short = (torch.randint(vocabulary_size, (num,), generator=draw).tolist() for num in (9, 4))
     alone, padded = _logits(loaded, [short]), _logits(loaded, [short, long])
-    error = float((padded - alone).norm() / (alone - alone.mean()).norm())
-    is_exact = loaded.model.dtype == torch.float32 and not getattr(loaded.model, "is_quantized", False)
-    return error <= (_MAX_ERROR if is_exact else _MAX_ERROR_LOW_PRECISION)
+    return relative_error(padded, alone) <= max_error(loaded)
 
 
 def _logits(loaded: LoadedModel, prompts: Sequence[list[int]]) -> Tensor:
@@ -208,18 +149,17 @@ def _logits(loaded: LoadedModel, prompts: Sequence[list[int]]) -> Tensor:
 def _generate(loaded: LoadedModel, batch: Sequence[Row]) -> list[list[int]]:
     """New tokens of each row; behind a row's end stands something, up to the length of the longest."""
     ids, mask = _left_padded([row.prompt + row.tokens for row in batch], loaded)
-    choose = None if all(_is_plain(row.sampling) for row in batch) else _Choose(batch)
+    choose = _Choose(batch)
     generate: Any = loaded.model.generate
     with torch.inference_mode():
-        out = generate(
+        generate(
             input_ids=ids,
             attention_mask=mask,
             generation_config=_config(loaded, max_new_tokens=_max_new_tokens(batch)),
-            logits_processor=[choose] if choose is not None else [],
+            logits_processor=[choose],
             stopping_criteria=[_RowEnds(batch, loaded)],
         )
-    tokens = torch.stack(choose.chosen, dim=1) if choose is not None else out[:, ids.shape[1] :]
-    new_tokens: list[list[int]] = tokens.tolist()
+    new_tokens: list[list[int]] = torch.stack(choose.chosen, dim=1).tolist()
     return new_tokens
 
 
@@ -290,8 +230,3 @@ def _pad_token_id(loaded: LoadedModel) -> int:
 
 def _max_new_tokens(batch: Sequence[Row]) -> int:
     return max(row.end - len(row.tokens) for row in batch)
-
-
-def _is_plain(sampling: SamplingParams) -> bool:
-    """Greedy and without penalties: what `generate` does by itself."""
-    return replace(sampling, stop=(), seed=None, top_p=1.0, top_k=None) == SamplingParams()

@@ -7,6 +7,7 @@ sharded). Configurations have other names for these in every family; the cache c
 
 from __future__ import annotations
 
+import gc
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -105,6 +106,17 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory()) - int(torch.mps.driver_allocated_memory())
     return min([int(psutil.virtual_memory().available), *_cgroup_free_bytes()])
+
+
+def release_memory(device: torch.device) -> None:
+    """Give the device back what torch holds and doesn't use; the CPU's allocator holds nothing."""
+    if device.type == "cpu":
+        return
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def _kv_layer(layer: object) -> KvLayer | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -14,8 +17,9 @@ from lengthwise.types import SamplingParams
 _PROMPT_TOKENS = (9, 4, 1)  # ragged; 1 enters without being read
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
-# How far logits may differ from those without a cache, as a share of their spread. In float32 we saw 1e-6; a cache
-# that is read wrongly gives about 1. Sixteen bits and fewer round at every layer, and may choose other experts.
+# How far logits may differ from those of a row alone without a cache, as a share of their spread. In float32 we saw
+# 1e-6; a cache that is read wrongly, or padding that is read, gives about 1. Sixteen bits and fewer round at every
+# layer, and may choose other experts.
 _MAX_ERROR = 1e-3
 _MAX_ERROR_LOW_PRECISION = 0.3
 
@@ -30,13 +34,33 @@ def why_unsupported(loaded: LoadedModel) -> str | None:
     foreign = set(getattr(config, "layer_types", None) or ()) - _KNOWN_LAYERS
     if foreign:
         return f"it has layers of the kind {', '.join(sorted(foreign))}"
+    if (limit := max_shared_rope_tokens(loaded)) < loaded.context_tokens:
+        return f"a row of more than {limit:,.0f} tokens changes the rotary positions of all rows beside it"
     try:
         with torch.inference_mode():
             return _try(loaded, _expected_windows(config))
     except Exception as error:  # any: models refuse what they don't know in many ways
         if isinstance(error, RuntimeError) and is_out_of_memory(error):
             raise
-        return f"it does not take a cache by blocks ({type(error).__name__}: {str(error).splitlines()[0][:200]})"
+        what = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+        return f"it does not take a cache by blocks ({what[:200]})"
+
+
+def max_shared_rope_tokens(loaded: LoadedModel) -> float:
+    """Up to how many tokens rows may have, prompt and answer, to share a batch: inf for most models. Rotary positions
+    of the kinds `longrope` and `dynamic` change for all rows when one of them is longer than the model was trained."""
+    config = loaded.model.config.get_text_config()
+    rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
+    of_kinds_of_layers = [value for value in rope.values() if isinstance(value, dict)]
+    return min((_max_shared_tokens(config, each) for each in of_kinds_of_layers or [rope]), default=math.inf)
+
+
+def _max_shared_tokens(config: Any, rope: dict[str, Any]) -> float:
+    kind = rope.get("rope_type") or ""
+    if kind != "longrope" and "dynamic" not in kind:
+        return math.inf
+    trained = rope.get("original_max_position_embeddings") if kind == "longrope" else None
+    return float(trained or config.max_position_embeddings)
 
 
 def _try(loaded: LoadedModel, windows: set[int | None]) -> str | None:
@@ -46,12 +70,14 @@ def _try(loaded: LoadedModel, windows: set[int | None]) -> str | None:
     model.step(rows)
     for row in rows:
         row.tokens.append(row.prompt[0])
-    error = max(_error(logits, _without_cache(loaded, row)) for row, logits in zip(rows, model.step(rows), strict=True))
+    errors = [
+        relative_error(logits, _without_cache(loaded, row)) for row, logits in zip(rows, model.step(rows), strict=True)
+    ]
     if model.last_view is None or not windows <= model.last_view.windows_seen:
         return "its layers do not use the attention that they are given"
-    is_exact = loaded.model.dtype == torch.float32 and not getattr(loaded.model, "is_quantized", False)
-    if not error <= (_MAX_ERROR if is_exact else _MAX_ERROR_LOW_PRECISION):
-        return f"its output by blocks differs from its own by {error:.2g} of the logits' spread"
+    for error in errors:
+        if not error <= max_error(loaded):  # a NaN, too
+            return f"its output by blocks differs from its own by {error:.2g} of the logits' spread"
     return None
 
 
@@ -68,7 +94,14 @@ def _without_cache(loaded: LoadedModel, row: Row) -> Tensor:
     return logits
 
 
-def _error(logits: Tensor, expected: Tensor) -> float:
+def max_error(loaded: LoadedModel) -> float:
+    """The largest `relative_error` that rounding explains."""
+    is_exact = loaded.model.dtype == torch.float32 and not getattr(loaded.model, "is_quantized", False)
+    return _MAX_ERROR if is_exact else _MAX_ERROR_LOW_PRECISION
+
+
+def relative_error(logits: Tensor, expected: Tensor) -> float:
+    """The difference, as a share of the expected logits' spread."""
     return float((logits - expected).float().norm() / (expected.float() - expected.float().mean()).norm())
 
 
