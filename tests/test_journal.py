@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -305,3 +306,62 @@ def test_a_job_that_never_began_leaves_no_file(tmp_path: Path) -> None:
 def test_a_folder_that_is_missing_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="can't be opened"):
         Journal.open(tmp_path / "nowhere" / "j")
+
+
+def test_overwriting_throws_nothing_away_before_it_begins_anew(tmp_path: Path) -> None:
+    """Opened to be overwritten and closed again, a journal is as it was; `resume` empties it."""
+    write(tmp_path / "j", [answer(0), answer(1)])
+    before = (tmp_path / "j").read_bytes()
+    with Journal.open(tmp_path / "j", overwrite=True) as journal:
+        assert journal.header is None
+        journal.check(parts(seed=5))
+    assert (tmp_path / "j").read_bytes() == before
+    with Journal.open(tmp_path / "j", overwrite=True) as journal:
+        journal.resume(parts())
+        assert len(journal) == 0
+    assert read(tmp_path / "j") == []
+
+
+def _full(*args: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("refused", ["fsync", "replace"])
+def test_a_disk_that_is_full_at_the_end_is_an_error_with_a_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    """Marking a job done either works, or leaves the records as they are and nothing beside them."""
+    write(tmp_path / "j", [answer(0)])
+    with Journal.open(tmp_path / "j") as journal:
+        journal.resume(parts())
+        with monkeypatch.context() as patched:
+            patched.setattr(os, refused, _full)
+            with pytest.raises(JobError, match=r"No space left.* 1 finished requests are safe; make room"):
+                journal.mark_done({})
+    assert [path.name for path in tmp_path.iterdir()] == ["j"]
+    assert read(tmp_path / "j") == [answer(0)]
+
+
+@pytest.mark.parametrize("refused", ["fsync", "ftruncate"])
+def test_a_disk_that_refuses_the_beginning_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    """The first line and the emptying of an old journal."""
+    journal = Journal.open(tmp_path / "j")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, refused, _full)
+        with pytest.raises(JobError, match="make room"):
+            journal.reset() if refused == "ftruncate" else journal.resume(parts())
+    journal.close()
+
+
+def test_a_last_flush_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing raises it, with the lock given back."""
+    journal = Journal.open(tmp_path / "j")
+    journal.resume(parts())
+    journal.append(0, answer(0))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", _full)
+        with pytest.raises(JobError, match="can't be flushed"):
+            journal.close()
+    assert read(tmp_path / "j") == [answer(0)]

@@ -22,6 +22,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -83,18 +84,19 @@ class Journal:
     disk (`read`); memory holds an offset for each. One writer, one thread. Raises JobError for all that can go wrong.
     """
 
-    def __init__(self, path: Path, descriptor: int, is_emptied: bool) -> None:
+    def __init__(self, path: Path, descriptor: int, is_overwritten: bool) -> None:
         self.path = path
         self.num_failed = 0
         self._fd = descriptor
         self._size = os.fstat(descriptor).st_size
         self._offsets: dict[int, int] = {}
         self._syncer: _Syncer | None = None
-        self.header = self._read_header(is_emptied)
+        self.header = self._read_header(is_overwritten)
 
     @classmethod
     def open(cls, path: Path, overwrite: bool = False) -> Self:
-        """Lock the journal at `path`; one that is not there is created, empty; `overwrite` empties one that is.
+        """Lock the journal at `path`; one that is not there is created, empty. With `overwrite` one that is there
+        counts as empty: its content stays on disk until `resume` begins anew.
 
         Raises JobError if another process holds it, if it can't be written, or if the file is no journal.
         """
@@ -159,11 +161,15 @@ class Journal:
 
     def reset(self) -> None:
         """Throw the journal's content away."""
-        os.ftruncate(self._fd, 0)
+        with self._writing():
+            os.ftruncate(self._fd, 0)
         self._size, self._offsets, self.num_failed, self.header = 0, {}, 0, None
 
     def close(self) -> None:
-        """Flush to the disk and give the lock back; may be called twice. A journal without a header is removed."""
+        """Flush to the disk and give the lock back; may be called twice. An empty journal is removed.
+
+        Raises JobError, when all is closed, if the disk did not take everything.
+        """
         if self._fd < 0:
             return
         if self._syncer is not None:
@@ -172,6 +178,8 @@ class Journal:
             self.path.unlink(missing_ok=True)
         os.close(self._fd)
         self._fd = -1
+        if self._syncer is not None:
+            self._syncer.raise_error(self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -181,14 +189,16 @@ class Journal:
 
     # -- how ---------------------------------------------------------------------------------------------------
 
-    def _read_header(self, is_emptied: bool) -> Header | None:
-        """The header, or None if the file is empty or was torn while its header was written: nothing is finished."""
+    def _read_header(self, is_overwritten: bool) -> Header | None:
+        """The header, or None if the file is empty, is to be overwritten, or was torn while its header was written."""
         first = next((line for _, _, line in self._lines()), b"")
         if not first.startswith(_MAGIC) and not _MAGIC.startswith(first):
             raise JobError(
                 f"{self.path} is no journal of lengthwise; it is left alone. Move it away or use another -o."
             )
-        if first.endswith(b"\n") and not is_emptied:
+        if is_overwritten:
+            return None
+        if first.endswith(b"\n"):
             return _parse_header(first, self.path)
         self.reset()
         return None
@@ -198,15 +208,19 @@ class Journal:
             raise JobError(f"{self.path} says that this job is done; nothing is left to do.")
 
     def _begin(self, parts: Fingerprint) -> None:
-        self.header = Header("open", _jsonable(parts), {})
-        self._write(self.header.to_line())
-        os.fsync(self._fd)
-        sync_folder(self.path.parent)
+        self.reset()
+        header = Header("open", _jsonable(parts), {})
+        self._write(header.to_line())
+        with self._writing():
+            os.fsync(self._fd)
+            sync_folder(self.path.parent)
+        self.header = header
 
     def _recover(self) -> None:
         for number, offset, line in self._lines():
             if not line.endswith(b"\n"):
-                os.ftruncate(self._fd, offset)
+                with self._writing():
+                    os.ftruncate(self._fd, offset)
                 self._size = offset
             elif number > 1:
                 self._recover_line(number, offset, line)
@@ -239,27 +253,37 @@ class Journal:
         """Append `line` and return its offset. A part that a full disk took is written over by the next line, or cut
         off as a torn one."""
         offset = self._size
-        try:
+        with self._writing():
             written = 0
             while written < len(line):
                 written += os.pwrite(self._fd, line[written:], offset + written)
-        except OSError as error:
-            raise JobError(
-                f"{self.path} can't be written ({error.strerror}). {len(self)} finished requests are safe; "
-                "make room and run the same command again."
-            ) from error
         self._size += len(line)
         return offset
 
     def _replace(self, header: Header) -> None:
         new = self.path.with_name(self.path.name + ".tmp")
-        with new.open("wb") as file:
-            file.write(header.to_line())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, self.path)
-        sync_folder(self.path.parent)
+        try:
+            with self._writing():
+                with new.open("wb") as file:
+                    file.write(header.to_line())
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(new, self.path)
+                sync_folder(self.path.parent)
+        finally:
+            new.unlink(missing_ok=True)
         self.header = header
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What the disk refuses, as a JobError with the way out."""
+        try:
+            yield
+        except OSError as error:
+            raise JobError(
+                f"{self.path} can't be written ({error.strerror}). {len(self)} finished requests are safe; "
+                "make room and run the same command again."
+            ) from error
 
 
 class _Syncer(threading.Thread):
@@ -284,7 +308,10 @@ class _Syncer(threading.Thread):
 
     def raise_error(self, path: Path) -> None:
         if self._error is not None:
-            raise JobError(f"{path} can't be flushed to the disk ({self._error.strerror}); check the disk.")
+            raise JobError(
+                f"{path} can't be flushed to the disk ({self._error.strerror}): what was finished last may be lost. "
+                "Check the disk and run the same command again."
+            )
 
     def _sync(self) -> None:
         if self.is_dirty:

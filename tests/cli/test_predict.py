@@ -87,3 +87,29 @@ def test_a_predictor_of_another_model_is_refused(prompts, tiny_llama_dir, tmp_pa
     assert main(["predict", str(prompts), "--predictor", str(folder), "--model", str(tiny_llama_dir)]) == 2
     assert "learned from other" in capsys.readouterr().err
     assert main(["predict", str(prompts), "--predictor", str(folder)]) == 0
+
+
+def test_an_oracle_of_cut_answers_says_the_limit(prompts, tmp_path, capsys) -> None:
+    """An answer known to be longer than its limit ends there."""
+    known = tmp_path / "known.jsonl"
+    known.write_text('{"id": "r0", "length": 600, "finish_reason": "length"}\n{"id": "r1", "length": 40}')
+    arguments = ["predict", str(prompts), "--predictor", f"oracle:{known}", "--max-tokens", "50"]
+    assert main(arguments) == 0
+    found = lines(capsys.readouterr().out)
+    assert found[0] == {"id": "r0", "p50": 50, "p90": 50, "mean": 50}
+    assert found[1]["p50"] == 40
+    assert found[2]["p50"] is None
+
+
+def test_a_limit_that_no_number_holds_is_an_error_of_its_row(prompts, capsys) -> None:
+    """It ends neither the others nor the command; as an option it is one sentence."""
+    prompts.write_text('{"prompt": "x", "max_tokens": 1' + "0" * 400 + '}\n{"prompt": "y"}')
+    assert main(["predict", str(prompts), "--predictor", "constant:80"]) == 1
+    assert ["error" in row for row in lines(capsys.readouterr().out)] == [True, False]
+    assert main(["predict", str(prompts), "--predictor", "constant:80", "--max-tokens", "1" + "0" * 400]) == 2
+
+
+def test_a_model_s_identity_needs_no_weights_in_memory(prompts, tiny_llama_dir, monkeypatch) -> None:
+    """The files say which model it is."""
+    monkeypatch.setattr("lengthwise.engines.transformers.loading._load_weights", lambda *options: 1 / 0)
+    assert main(["predict", str(prompts), "--predictor", "constant:80", "--model", str(tiny_llama_dir)]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from lengthwise.cli.run import asked_for
+from lengthwise.engines.transformers import ModelOptions
 
 SCRIPT = """
 import sys
@@ -65,6 +69,29 @@ def test_a_finished_job_is_done_without_loading_a_model(replayed, prompts, answe
     monkeypatch.setattr("lengthwise.cli.run.open_pipeline", lambda settings: pytest.fail("a model is loaded"))
     assert replayed("run", prompts, "-o", answers) == 0
     assert "already complete" in capsys.readouterr().err
+
+
+def test_a_template_counts_by_its_content(replayed, prompts, answers, capsys) -> None:
+    """A copy of the file is the same template, an edited one is another."""
+    first, copy = (prompts.with_name(name) for name in ("first.jinja", "copy.jinja"))
+    for file in (first, copy):
+        file.write_text("{{ messages }}")
+    assert replayed("run", prompts, "-o", answers, "--chat-template", first) == 0
+    assert replayed("run", prompts, "-o", answers, "--chat-template", copy) == 0
+    assert "already complete" in capsys.readouterr().err
+    first.write_text("Q {{ messages }}")
+    assert replayed("run", prompts, "-o", answers, "--chat-template", first) == 2
+    assert "chat_template was" in capsys.readouterr().err
+
+
+def test_the_bundled_model_is_no_folder_of_that_name(tmp_path, monkeypatch) -> None:
+    """A finished job of the one is none of the other."""
+    monkeypatch.chdir(tmp_path)
+    bundled = asked_for(ModelOptions())
+    assert asked_for(ModelOptions("bundled")) != bundled
+    (tmp_path / "bundled").mkdir()
+    assert asked_for(ModelOptions()) == bundled != asked_for(ModelOptions("bundled"))
+    assert asked_for(ModelOptions("./bundled")) == asked_for(ModelOptions(str(tmp_path / "bundled")))
 
 
 def test_json_is_one_line_on_stdout(replayed, prompts, answers, capsys) -> None:
@@ -150,6 +177,19 @@ def test_ctrl_c_while_a_model_is_loaded(replayed, prompts, answers, monkeypatch,
     assert [path.name for path in prompts.parent.iterdir()] == ["prompts.jsonl"]
 
 
+def test_who_goes_on_is_told_to_leave_overwrite_out(replayed, prompts, answers, monkeypatch, capsys) -> None:
+    """The same command again would begin again; a run that came to its end says nothing of it."""
+    assert replayed("run", prompts, "-o", answers, "--overwrite") == 0
+    assert "Leave --overwrite out" not in capsys.readouterr().err
+
+    def interrupted(job: Any, pipeline: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lengthwise.jobs.Job.run", interrupted)
+    assert replayed("run", prompts, "-o", answers, "--overwrite") == 130
+    assert "Leave --overwrite out" in capsys.readouterr().err
+
+
 def test_a_pipe_gets_plain_lines(replayed, prompts, answers, monkeypatch, capsys) -> None:
     """Where stderr is no terminal, progress is a plain line now and then."""
     monkeypatch.setattr("lengthwise.cli.progress.LINE_INTERVAL_S", 0.0005)
@@ -189,6 +229,33 @@ class TestOnARealModel:
         before = [row["text"] for row in found]
         assert main([*arguments, "--device", "cpu", "--batch-size", "1", "--overwrite"]) == 1
         assert [row["text"] for row in read(answers)] == before, "batch size and order change no answer"
+
+    def test_a_model_that_changed_in_its_folder(self, prompts, answers, chat_llama_dir, make_model_dir, capsys) -> None:
+        """Trained again in place, it is another model: its answers are not those that are there."""
+        from lengthwise.cli import main
+
+        folder = shutil.copytree(chat_llama_dir, prompts.parent / "model")
+        prompts.write_text('{"prompt": "Why?", "max_tokens": 3}')
+        arguments = ["run", str(prompts), "-o", str(answers), "--model", str(folder), "--device", "cpu"]
+        assert main([*arguments, "--batch-size", "1"]) == 0
+        assert main(arguments) == 0
+        assert "already complete" in capsys.readouterr().err
+        shutil.copy(make_model_dir("llama", seed=1) / "model.safetensors", folder)
+        assert main(arguments) == 2
+        assert "model was" in capsys.readouterr().err
+
+    def test_overwriting_with_a_model_that_is_none(self, prompts, answers, chat_llama_dir, capsys) -> None:
+        """A typo costs nothing: the answers of before are there, and known."""
+        from lengthwise.cli import main
+
+        prompts.write_text('{"prompt": "Why?", "max_tokens": 3}')
+        arguments = ["run", str(prompts), "-o", str(answers), "--device", "cpu", "--batch-size", "1"]
+        assert main([*arguments, "--model", str(chat_llama_dir)]) == 0
+        before = answers.read_bytes()
+        assert main([*arguments, "--model", "./typo", "--overwrite"]) == 2
+        assert answers.read_bytes() == before
+        assert main([*arguments, "--model", str(chat_llama_dir)]) == 0
+        assert "already complete" in capsys.readouterr().err
 
     def test_a_model_that_is_none(self, prompts, answers, capsys) -> None:
         """A folder without a model is one sentence, and leaves nothing behind."""

@@ -133,6 +133,18 @@ class TestAnswers:
         assert json.loads(first, parse_constant=lambda name: pytest.fail(name))["metadata"] == wanted
         assert "行" in second
 
+    def test_what_is_nested_too_deep_to_be_written_stops_no_other_row(self, tmp_path: Path) -> None:
+        """Metadata of 500 levels is an error row, and the file is written."""
+        deep = "[" * 500 + "NaN" + "]" * 500
+        (tmp_path / "p.jsonl").write_text(
+            f'{{"id": "r1", "prompt": "x", "tree": {deep}}}\n{{"id": "r2", "prompt": "x"}}'
+        )
+        options = JobOptions(tmp_path / "p.jsonl", tmp_path / "a.jsonl")
+        assert run(options).status == "done"
+        first, second = answers(options)
+        assert (first["error"]["type"], "metadata" in first) == ("invalid_json", False)
+        assert second["finish_reason"] != "error"
+
     def test_only_the_answers_and_a_short_journal_are_left(self, options: JobOptions) -> None:
         """When the job is done, nothing temporary stays, and the journal is one line."""
         run(options)
@@ -240,6 +252,18 @@ class TestResuming:
         with Job.open(replace(changed, overwrite=True)) as job:
             assert job.num_finished == job._num_bad_rows
 
+    def test_overwriting_keeps_what_is_there_until_there_is_a_model(self, options: JobOptions) -> None:
+        """A job that is opened to be overwritten and never run has cost neither its journal nor its answers."""
+        run_some(options, 10)
+        with Job.open(replace(options, overwrite=True, seed=5)) as job:
+            assert job.num_finished == 1
+        assert run(options) == JobResult("done", 41, 41, 1, 10)
+        before = {path: path.read_bytes() for path in options.answers.parent.iterdir()}
+        with Job.open(replace(options, overwrite=True, seed=5)) as job:
+            assert not job.is_complete
+        assert before == {path: path.read_bytes() for path in options.answers.parent.iterdir()}
+        assert run(replace(options, overwrite=True, seed=5)) == JobResult("done", 41, 41, 1, 0)
+
     def test_another_model_is_refused(self, options: JobOptions) -> None:
         """Answers of two models are never mixed."""
         run_some(options, 10)
@@ -277,6 +301,19 @@ class TestDone:
         with pytest.raises(JobError, match="was changed since"):
             Job.open(options)
         assert options.answers.read_text() == "mine"
+
+    def test_a_full_disk_at_the_end_keeps_the_answers(self, options: JobOptions, monkeypatch: Any) -> None:
+        """Answers that can't be put into their place are an error with a way out, and stay in the journal."""
+
+        def full(*args: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("os.replace", full)
+            with pytest.raises(JobError, match=r"No space left.*safe in the journal; make room"):
+                run(options)
+        assert names(options.answers.parent) == ["answers.jsonl.journal", "prompts.jsonl"]
+        assert run(options) == JobResult("done", 41, 41, 1, 40)
 
     def test_removed_answers_are_made_again(self, options: JobOptions) -> None:
         """Whoever removes the answers wants them again, with whatever settings."""
@@ -325,6 +362,11 @@ class TestForeignFiles:
         assert options.answers.is_symlink()
         assert len(answers(options)) == 41
 
+    def test_a_link_to_itself_is_no_traceback(self, options: JobOptions) -> None:
+        """It points nowhere; answers take its place."""
+        options.answers.symlink_to(options.answers)
+        assert run(options).status == "done"
+
 
 class TestRefusedAsAWhole:
     """Jobs that can't be done are refused before a model is loaded, and leave nothing behind."""
@@ -366,6 +408,9 @@ class TestRefusedAsAWhole:
         """Options are checked when they are made."""
         with pytest.raises(UsageError, match="max_tokens is 0"):
             replace(options, max_tokens=0)
+        for nameless in (".", "", "/"):
+            with pytest.raises(UsageError, match="names no file"):
+                replace(options, answers=Path(nameless))
         with pytest.raises(UsageError, match="input format is 'csv'"):
             replace(options, input_format="csv")  # type: ignore[arg-type]
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -55,6 +56,12 @@ class TestPrompts:
         chat = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Hello"}]
         assert request_of(jsonl, {"messages": chat}).prompt == tuple(chat)
 
+    def test_what_else_a_message_may_have(self, jsonl: Path) -> None:
+        """A developer's message, a speaker's name, and fields that ask for nothing."""
+        chat = [{"role": "developer", "content": "Be short."}, {"role": "user", "content": "Hi", "name": "Ann"}]
+        empty = {"tool_calls": [], "refusal": None}
+        assert request_of(jsonl, {"messages": [{**message, **empty} for message in chat]}).prompt == tuple(chat)
+
     def test_parts_of_text_are_one_text(self, jsonl: Path) -> None:
         """The API's list of text parts is the text that they make."""
         parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
@@ -71,7 +78,16 @@ class TestPrompts:
         """What is neither prompt nor setting is carried along, whatever it is."""
         fields = {"id": "a", "instruction": "Go", "input": "x", "L_gt": 54, "tags": [None, {"n": 1}], "n": 3}
         assert request_of(jsonl, fields).metadata == {"L_gt": 54, "tags": [None, {"n": 1}], "n": 3}
-        assert request_of(jsonl, {"prompt": "Go", "input": "x"}).metadata == {"input": "x"}
+        for null in ({}, {"instruction": None}):
+            assert request_of(jsonl, {"prompt": "Go", "input": "x", **null}).metadata == {"input": "x"}
+
+    def test_deep_metadata_is_fine_to_a_point(self, jsonl: Path) -> None:
+        """100 levels, the row itself among them, however many brackets stand beside each other."""
+        deep: list[Any] = []
+        for _ in range(98):
+            deep = [deep]
+        fields = {"tree": deep, "wide": [[]] * 1000}
+        assert request_of(jsonl, {"prompt": "Go", **fields}).metadata == fields
 
     def test_text_is_a_line_a_prompt(self, txt: Path) -> None:
         """Blank lines are no prompts and don't shift ids; JSON in a text file is text."""
@@ -140,6 +156,11 @@ BAD_ROWS = {
     "number": ("17", "invalid_json", "a number"),
     "text": ('"x"', "invalid_json", "a text"),
     "nested too deep": ('{"prompt": ' + "[" * 100_000, "invalid_json", "no JSON"),
+    "nested deeper than data": (
+        '{"prompt": "x", "tree": ' + '{"a":' * 100 + "1" + "}" * 100 + "}",
+        "invalid_json",
+        "deeper than 100 levels",
+    ),
     "number of 5,000 digits": ('{"prompt": "x", "seed": ' + "1" * 5000 + "}", "invalid_json", "no JSON"),
     "no prompt": ({"text": "x"}, "missing_prompt", "no prompt"),
     "prompt null": ({"prompt": None}, "missing_prompt", "no prompt"),
@@ -160,13 +181,19 @@ BAD_ROWS = {
     "role a list": ({"messages": [{"role": [], "content": "x"}]}, "invalid_request", "role"),
     "no role": ({"messages": [{"content": "x"}]}, "invalid_request", "role is None"),
     "no content": ({"messages": [{"role": "user"}]}, "invalid_request", "content is None"),
+    "name a number": ({"messages": [{**USER, "name": 5}]}, "invalid_request", r"\[0\]\.name is 5"),
+    "part without text": (
+        {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+        "invalid_request",
+        "text is None",
+    ),
     "contents empty": ({"messages": [{"role": "user", "content": ""}]}, "missing_prompt", "empty"),
     "image": (
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
         "unsupported_parameter",
         "image_url",
     ),
-    "tool calls": ({"messages": [{**USER, "tool_calls": []}]}, "unsupported_parameter", "tool_calls"),
+    "tool calls": ({"messages": [{**USER, "tool_calls": [{}]}]}, "unsupported_parameter", "tool_calls"),
     "max_tokens 0": ({"prompt": "x", "max_tokens": 0}, "invalid_request", "max_tokens is 0.*1 or more"),
     "max_tokens negative": ({"prompt": "x", "max_tokens": -5}, "invalid_request", "max_tokens is -5"),
     "max_tokens true": ({"prompt": "x", "max_tokens": True}, "invalid_request", "max_tokens is True"),
@@ -179,6 +206,8 @@ BAD_ROWS = {
     "temperature text": ({"prompt": "x", "temperature": "hot"}, "invalid_request", "a number"),
     "temperature true": ({"prompt": "x", "temperature": True}, "invalid_request", "a number"),
     "top_p 0": ({"prompt": "x", "top_p": 0}, "invalid_request", "top_p"),
+    "top_k huge": ('{"prompt": "x", "top_k": 1' + "0" * 400 + "}", "invalid_request", "top_k is 1000.*at most"),
+    "max_tokens huge": ('{"prompt": "x", "max_tokens": 1' + "0" * 400 + "}", "invalid_request", "max_tokens.*at most"),
     "top_k 0": ({"prompt": "x", "top_k": 0}, "invalid_request", "top_k"),
     "stop a number": ({"prompt": "x", "stop": 5}, "invalid_request", "stop is 5"),
     "stop of numbers": ({"prompt": "x", "stop": [5]}, "invalid_request", "stop"),

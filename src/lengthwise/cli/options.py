@@ -9,6 +9,7 @@ import typer
 
 from lengthwise.engines.transformers import ModelOptions, RunOptions
 from lengthwise.errors import RequestError, UsageError
+from lengthwise.jobs.values import MAX_COUNT
 from lengthwise.types import SamplingParams
 
 Schedule = Literal["default", "refill", "grouped", "paper", "arrival"]
@@ -103,6 +104,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no s
 
 def sampling_params(temperature: float, top_p: float, top_k: int | None, stop: list[str] | None) -> SamplingParams:
     """The job's sampling. Raises UsageError on a value out of range: here it is the command that is wrong."""
+    if top_k is not None and top_k > MAX_COUNT:
+        raise UsageError(f"top_k is {top_k}; it must be at most {MAX_COUNT}, or left out.")
     try:
         return SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, stop=tuple(stop or ()))
     except RequestError as error:

@@ -20,6 +20,7 @@ from lengthwise.errors import PredictorError, UsageError
 from lengthwise.jobs import Row, read_rows
 from lengthwise.jobs.ids import resolve_ids
 from lengthwise.jobs.lines import Lines, find_format
+from lengthwise.jobs.values import MAX_COUNT
 from lengthwise.protocols import LengthPredictor
 from lengthwise.types import ErrorInfo, Request
 
@@ -47,8 +48,8 @@ def predict(
 ) -> int:
     """How long each answer will be: median, 90th percentile and mean, in tokens."""
     listen(is_quiet=False)
-    if max_tokens < 1:
-        raise UsageError(f"max_tokens is {max_tokens}; it must be 1 or more.")
+    if not 1 <= max_tokens <= MAX_COUNT:
+        raise UsageError(f"max_tokens is {max_tokens}; it must be from 1 to {MAX_COUNT}.")
     rows = _rows(prompts, input_format)
     chosen = choose_predictor(predictor, model)
     lengths = list(predicted_lengths(rows, chosen, max_tokens))
@@ -97,12 +98,14 @@ def predicted_lengths(rows: Iterable[Row], predictor: LengthPredictor, max_token
 
 def _lengths(requests: list[Request], predictor: LengthPredictor, max_tokens: int) -> list[dict[str, int | None]]:
     estimates = predictor.predict(requests)
-    capped = estimates.capped([request.max_tokens or max_tokens for request in requests])
-    is_unknown = (np.isinf(estimates.median) & (estimates.at_least == 0)).tolist()
-    columns = zip(capped.median.tolist(), capped.quantile(0.9).tolist(), capped.mean().tolist(), strict=True)
+    limits = np.array([request.max_tokens or max_tokens for request in requests], dtype=np.float64)
+    capped = estimates.capped(limits)
+    is_unknown = np.isinf(estimates.median) & (estimates.at_least == 0)
+    # An estimate that is known to be longer than its limit has no limit: the answer would end at it.
+    columns = np.minimum([capped.median, capped.quantile(0.9), capped.mean()], limits)
     return [
         dict.fromkeys(NUMBERS) if nothing else dict(zip(NUMBERS, map(round, numbers), strict=True))
-        for nothing, numbers in zip(is_unknown, columns, strict=True)
+        for nothing, numbers in zip(is_unknown.tolist(), columns.T.tolist(), strict=True)
     ]
 
 
@@ -113,9 +116,9 @@ def _rows(prompts: Path, asked: o.Format) -> list[Row]:
 
 def _identity(model: str) -> str:
     quiet_transformers()
-    from lengthwise.engines.transformers.loading import load_model
+    from lengthwise.engines.transformers.loading import identify_model
 
-    return load_model(ModelOptions(model)).identity
+    return identify_model(ModelOptions(model))
 
 
 def _write(output: Path, lengths: list[dict[str, Any]], overwrite: bool) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from lengthwise.cli.console import listen, quiet_transformers, say
 from lengthwise.cli.interrupt import stopping
 from lengthwise.cli.progress import Watch, duration
 from lengthwise.engines.transformers import ModelOptions, RunOptions
+from lengthwise.errors import ModelError
 from lengthwise.jobs import Job, JobOptions, JobResult
 from lengthwise.loop import Counts
 from lengthwise.pipeline import Pipeline
@@ -81,7 +84,7 @@ def run(
         sampling=o.sampling_params(temperature, top_p, top_k, stop),
         max_tokens=max_tokens,
         seed=seed,
-        chat_template=None if chat_template == o.MODEL.chat_template else chat_template,
+        chat_template=_template(chat_template),
         model=asked_for(model_options),
         overwrite=overwrite,
     )
@@ -91,16 +94,39 @@ def run(
 
 
 def asked_for(model: ModelOptions) -> str:
-    """The model as it was asked for: equal texts are the same model, as far as that can be said without loading it."""
-    name = "bundled" if model.model is None else model.model
-    place = str(Path(name).resolve()) if Path(name).is_dir() else name
-    return json.dumps([place, model.revision, model.adapter, model.quantization, model.chat_template])
+    """The model as it was asked for: equal texts are the same model, as far as names can say it. The bundled one is
+    that of this version."""
+    place = ["bundled", __version__] if model.model is None else _place(model.model)
+    adapter = None if model.adapter is None else _place(model.adapter)
+    return json.dumps([place, model.revision, adapter, model.quantization, _template(model.chat_template)])
+
+
+def _place(name: str) -> str:
+    return os.path.realpath(os.path.expanduser(name)) if _is_folder(name) else name
+
+
+def _is_folder(name: str | None) -> bool:
+    return name is not None and os.path.isdir(os.path.expanduser(name))
+
+
+def _template(chosen: str) -> str | None:
+    """A chat template by its name, a file by its content; None for the model's own."""
+    if chosen in ("auto", "none", "vicuna"):
+        return None if chosen == "auto" else chosen
+    try:
+        return f"sha256:{hashlib.sha256(Path(chosen).read_bytes()).hexdigest()}"
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"The chat template {chosen!r} can't be read ({error}); it may be auto, none, vicuna or a Jinja file."
+        ) from error
 
 
 def _run(settings: RunSettings, is_json: bool) -> int:
     listen(settings.is_quiet)
     try:
         with Job.open(settings.job) as job:
+            if job.is_complete:
+                _check_folders(job, settings.model)
             report = _report_of_done(job) if job.is_complete else _answer(job, settings)
     except KeyboardInterrupt:
         say(f"Interrupted; what is finished is kept. {HOW_TO_GO_ON}")
@@ -162,6 +188,15 @@ class RunReport:
         }
 
 
+def _check_folders(job: Job, model: ModelOptions) -> None:
+    """Raise JobError if what lies in the model's or the adapter's folder is no longer what answered the job."""
+    if _is_folder(model.model) or _is_folder(model.adapter):
+        quiet_transformers()
+        from lengthwise.engines.transformers.loading import identify_model
+
+        job.check_model(identify_model(model))
+
+
 def _report_of_done(job: Job) -> RunReport:
     return RunReport(job.finished_result(), Counts(), 0.0, {"model": job.options.model})
 
@@ -170,18 +205,26 @@ def _answer(job: Job, settings: RunSettings) -> RunReport:
     with open_pipeline(settings) as pipeline:
         watch = Watch(lambda: pipeline.counts, lambda: job.num_finished, job.num_rows, settings.is_quiet)
         started_s = time.monotonic()
-        with stopping(job.stop), watch:
-            result = job.run(pipeline)
+        try:
+            with stopping(job.stop), watch:
+                result = job.run(pipeline)
+        finally:
+            if settings.job.overwrite and not job.is_complete:
+                say("Leave --overwrite out to go on: with it, what is finished by now is thrown away, too.")
         return RunReport(result, pipeline.counts, time.monotonic() - started_s, _engine_facts(pipeline))
 
 
 def open_pipeline(settings: RunSettings) -> Pipeline:
-    """Load the model and put the pipeline together. Takes seconds: everything cheap was checked before."""
+    """Load the predictor, then the model, and put the pipeline together. Takes seconds: everything cheap was checked
+    before."""
+    from lengthwise.predictors.saved import load_predictor
+
+    predictor = settings.predictor if settings.predictor in ("auto", "none") else load_predictor(settings.predictor)
     quiet_transformers()
     from lengthwise.engines.transformers import open_engine
 
     engine = open_engine(settings.model, settings.engine)
-    return Pipeline(engine=engine, predictor=settings.predictor, scheduler=settings.schedule, seed=settings.job.seed)
+    return Pipeline(engine=engine, predictor=predictor, scheduler=settings.schedule, seed=settings.job.seed)
 
 
 def _engine_facts(pipeline: Pipeline) -> dict[str, Any]:

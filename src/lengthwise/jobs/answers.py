@@ -75,20 +75,37 @@ def write_answers(answers: Path, pairs: Iterable[tuple[Row, Completion]]) -> Ans
             os.fsync(file.fileno())
     except OSError as error:
         new.unlink(missing_ok=True)
-        raise JobError(
-            f"{new} can't be written ({error.strerror}). All answers are safe in the journal; make room and run the "
-            "same command again."
-        ) from error
+        raise _unwritable(new, error) from error
     return AnswersFile(new, digest.hexdigest(), num_failed)
 
 
 def publish(written: AnswersFile, answers: Path) -> None:
-    """Put the written answers into their place in one step. Raises JobError if another file stands there by now."""
-    if answers.exists() and sha256_of(answers) != written.sha256:
-        written.path.unlink()
-        refuse_foreign(answers)
-    os.replace(written.path, answers)
-    sync_folder(answers.parent)
+    """Put the written answers into their place in one step. Raises JobError if another file stands there by now, or if
+    they can't be put there."""
+    try:
+        if answers.exists() and sha256_of(answers) != written.sha256:
+            refuse_foreign(answers)
+        os.replace(written.path, answers)
+        sync_folder(answers.parent)
+    except OSError as error:
+        raise _unwritable(answers, error) from error
+    finally:
+        written.path.unlink(missing_ok=True)
+
+
+def remove(answers: Path) -> None:
+    """Throw away answers that are to be made anew."""
+    try:
+        answers.unlink(missing_ok=True)
+    except OSError as error:
+        raise JobError(f"{answers} can't be removed ({error.strerror}); use another -o.") from error
+
+
+def _unwritable(path: Path, error: OSError) -> JobError:
+    return JobError(
+        f"{path} can't be written ({error.strerror}). All answers are safe in the journal; make room and run the same "
+        "command again."
+    )
 
 
 def refuse_foreign(answers: Path) -> None:

@@ -11,7 +11,7 @@ kill at any moment leaves one of four states, and `run` goes on from each:
 | done             | yes     | nothing: the job is done                                           |
 
 Any other answers file is foreign and is refused before any work. A done journal whose answers were removed is
-void: the job begins again.
+void: the job begins again. `overwrite` throws away what is there, but not before `run` has a model to begin with.
 
 Rows are held in memory, about 0.6 KB each beside their text; finished answers are not. `_unfinished` and `_pairs`
 walk the rows in order and ask for nothing else, so that a window over the file can take the list's place.
@@ -22,11 +22,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from lengthwise.errors import EngineError, JobError
-from lengthwise.jobs.answers import check_output, publish, refuse_foreign, sha256_of, write_answers
+from lengthwise.jobs.answers import check_output, publish, refuse_foreign, remove, sha256_of, write_answers
 from lengthwise.jobs.ids import resolve_ids
 from lengthwise.jobs.lines import Lines, find_format
 from lengthwise.jobs.options import InputFormat, JobOptions
@@ -71,8 +72,8 @@ class Job:
     def open(cls, options: JobOptions) -> Self:
         """Read the prompts and lock the job. Raises InputError, UsageError or JobError for whatever is wrong as a
         whole: files that can't be read or written, doubled ids, answers or a journal that belong to something else."""
-        if os.path.islink(options.answers):
-            options = replace(options, answers=options.answers.resolve())  # write where it points, keep the link
+        if os.path.islink(options.answers):  # write where it points, keep the link
+            options = replace(options, answers=Path(os.path.realpath(options.answers)))
         input_format = find_format(options.prompts, options.input_format)
         check_output(options.prompts, options.answers, options.journal)
         lines = Lines(options.prompts)
@@ -96,6 +97,8 @@ class Job:
         self._journal.check(parts)
         if self._is_marked_done:
             return self.finished_result()
+        if self.options.overwrite and self._journal.header is None:
+            remove(self.options.answers)
         self._journal.resume(parts)
         num_resumed = len(self._journal)
         self._refuse_foreign_answers()
@@ -116,6 +119,10 @@ class Job:
         """The answers are there, made by this very command: no model need be loaded to say so."""
         header = self._journal.header
         return header is not None and header.state == "done" and header.outcome.get("model") == self.options.model
+
+    def check_model(self, identity: str) -> None:
+        """Raise JobError if what is finished was answered by another model than `identity` (`Engine.model`)."""
+        self._journal.check({"model": identity})
 
     def finished_result(self) -> JobResult:
         """The result of a job that was done before."""
@@ -155,7 +162,7 @@ class Job:
         """Refuse what belongs to something else; forget a done job whose answers are gone."""
         answers = self.options.answers
         if self.options.overwrite:
-            answers.unlink(missing_ok=True)
+            return
         if self._is_marked_done and not answers.exists():
             self._journal.reset()
         self._journal.check(self._parts)

@@ -30,13 +30,16 @@ class JobOptions:
     seed: int = 0
     """A row without a seed draws from (this, its id)."""
     chat_template: str | None = None
-    """How messages become text, if the caller chose it: part of what determines the answers."""
+    """How messages become text, if the caller chose it, by a name or a digest of its text: part of what determines
+    the answers."""
     model: str = ""
     """The model as it was asked for, in words, so that a finished job is recognised without loading it."""
     overwrite: bool = False
     """Throw away the answers and the journal that are there, and start again."""
 
     def __post_init__(self) -> None:
+        if not self.answers.name:
+            raise UsageError(f"The answers can't go to {str(self.answers)!r}, which names no file; give one with -o.")
         if self.input_format not in ("auto", "jsonl", "text"):
             raise UsageError(f"input format is {self.input_format!r}; it must be auto, jsonl or text.")
         if self.max_tokens < 1:

@@ -12,7 +12,7 @@ from lengthwise.jobs.values import Fields, text, wrong
 from lengthwise.types import Message
 
 PROMPT_FIELDS = ("prompt", "messages", "instruction")
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "developer", "user", "assistant")
 
 
 def prompt_of(fields: Fields) -> str | tuple[Message, ...]:
@@ -51,12 +51,15 @@ def _messages(value: Any) -> tuple[Message, ...]:
 def _message(message: Any, name: str) -> Message:
     if not isinstance(message, dict):
         raise wrong(name, message, "an object with role and content")
-    unsupported = sorted(message.keys() - {"role", "content", "name"})
+    given = {field: value for field, value in message.items() if value not in (None, [], {})}
+    unsupported = sorted(given.keys() - {"role", "content", "name"})
     if unsupported:
         raise RequestError("unsupported_parameter", f"{name} has {', '.join(unsupported)}, which can't be honoured.")
     if message.get("role") not in ROLES:
-        raise wrong(f"{name}.role", message.get("role"), "system, user or assistant")
-    return {**message, "content": _content(message.get("content"), f"{name}.content")}
+        raise wrong(f"{name}.role", message.get("role"), "system, developer, user or assistant")
+    if "name" in given:
+        text({f"{name}.name": given["name"]}, f"{name}.name")
+    return {**given, "content": _content(message.get("content"), f"{name}.content")}
 
 
 def _content(content: Any, name: str) -> str:
@@ -67,4 +70,4 @@ def _content(content: Any, name: str) -> str:
         if not isinstance(part, dict) or part.get("type") != "text":
             kind = part.get("type") if isinstance(part, dict) else part
             raise RequestError("unsupported_parameter", f"{name} has a part of type {kind!r}; only texts can be read.")
-    return "".join(text(part, "text") if "text" in part else "" for part in content)
+    return "".join(text({f"{name}.text": part.get("text")}, f"{name}.text") for part in content)

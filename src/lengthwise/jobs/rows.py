@@ -40,6 +40,7 @@ UNSUPPORTED_FIELDS: dict[str, tuple[Any, ...]] = {
     "tools": ([],),
     "top_logprobs": (0,),
 }
+MAX_DEPTH = 100  # levels of a row; what writes JSON gives up at some hundreds, and no data is nested so deep
 _SAID_OTHERWISE = {"max_completion_tokens": "max_tokens", "max_new_tokens": "max_tokens"}
 
 
@@ -100,7 +101,17 @@ def _parse(content: str) -> dict[str, Any]:
         kinds = {type(None): "null", list: "a list", str: "a text", bool: "true or false"}
         kind = kinds.get(type(fields), "a number")
         raise RequestError("invalid_json", f'The line is {kind}; wanted is an object, like {{"prompt": "..."}}.')
+    if content.count("[") + content.count("{") > MAX_DEPTH and _is_too_deep(fields):
+        raise RequestError("invalid_json", f"The line is nested deeper than {MAX_DEPTH} levels; make it flatter.")
     return fields
+
+
+def _is_too_deep(fields: Fields) -> bool:
+    level: list[Any] = [fields]
+    for _ in range(MAX_DEPTH):
+        inner = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [value for values in inner for value in values if isinstance(value, (dict, list))]
+    return bool(level)
 
 
 def _request(fields: Fields, request_id: str, defaults: SamplingParams) -> Request:
@@ -112,7 +123,7 @@ def _request(fields: Fields, request_id: str, defaults: SamplingParams) -> Reque
 
 def _refuse_unsupported(fields: Fields) -> None:
     """Rows with an instruction are data, not calls of the API: all their further fields are metadata."""
-    if "instruction" in fields:
+    if fields.get("instruction") is not None:
         return
     for name in sorted(fields.keys() & UNSUPPORTED_FIELDS.keys()):
         value = fields[name]
@@ -129,4 +140,4 @@ def metadata_of(fields: Fields) -> dict[str, Any]:
 
 
 def _prompt_fields(fields: Fields) -> set[str]:
-    return {*PROMPT_FIELDS, "input"} if "instruction" in fields else set(PROMPT_FIELDS)
+    return {*PROMPT_FIELDS, "input"} if fields.get("instruction") is not None else set(PROMPT_FIELDS)

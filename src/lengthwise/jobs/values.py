@@ -14,7 +14,7 @@ Fields = Mapping[str, Any]
 _NUMBERS = ("temperature", "top_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
 _COUNTS = ("top_k", "seed")
 SAMPLING_FIELDS = frozenset({*_NUMBERS, *_COUNTS, "stop"})
-_MAX_SEED = 2**63 - 1  # what samplers and JSON readers elsewhere can hold
+MAX_COUNT = 2**63 - 1  # what samplers and JSON readers elsewhere can hold
 
 
 def wrong(name: str, value: Any, wanted: str) -> RequestError:
@@ -37,10 +37,12 @@ def text(fields: Fields, name: str) -> str:
 
 
 def count(fields: Fields, name: str) -> int | None:
-    """A whole number; None where there is none or null."""
+    """A whole number that 64 bits hold; None where there is none or null."""
     value = fields.get(name)
     if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
         raise wrong(name, value, "a whole number")
+    if value is not None and value > MAX_COUNT:
+        raise wrong(name, value, f"at most {MAX_COUNT}")
     return value
 
 
@@ -81,8 +83,8 @@ def sampling(fields: Fields, defaults: SamplingParams) -> SamplingParams:
     own: dict[str, Any] = {name: number(fields, name) for name in _NUMBERS}
     own |= {name: count(fields, name) for name in _COUNTS}
     own["stop"] = _stop(fields)
-    if own["seed"] is not None and not 0 <= own["seed"] <= _MAX_SEED:
-        raise wrong("seed", own["seed"], f"from 0 to {_MAX_SEED}")
+    if own["seed"] is not None and own["seed"] < 0:
+        raise wrong("seed", own["seed"], f"from 0 to {MAX_COUNT}")
     return replace(defaults, **{name: value for name, value in own.items() if value is not None})
 
 

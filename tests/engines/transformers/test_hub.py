@@ -7,6 +7,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from lengthwise.engines.transformers import ModelOptions
@@ -106,6 +107,58 @@ def test_a_wrong_model_is_refused_before_its_weights_are_fetched(hub):
     with pytest.raises(ModelError, match="no tokenizer"):
         load("owner/tiny")
     assert "model.safetensors" not in hub.asked
+
+
+ENCODER = {"model_type": "bert", "architectures": ["BertForMaskedLM"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({}, "BertForMaskedLM"),
+        ({"chat_template": "/nowhere"}, "can't be read"),
+        ({"adapter": "./nowhere"}, "does not exist"),
+        ({"quantization": "4bit"}, "bitsandbytes"),
+        ({"context_tokens": 257}, "257"),
+    ],
+)
+def test_what_is_wrong_beside_the_weights_is_found_before_they_are_fetched(hub, options, says, monkeypatch):
+    """The kind of model, the template, the adapter, what an option needs."""
+    monkeypatch.setattr("lengthwise.engines.transformers.loading.find_spec", lambda name: None)
+    if not options:
+        config = hub.folder / "config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), **ENCODER}))
+    with pytest.raises(ModelError, match=says):
+        load("owner/tiny", **options)
+    assert "model.safetensors" not in hub.asked
+
+
+def test_where_the_hub_has_one_file_and_shards_the_one_is_fetched(hub, tiny_llama_dir):
+    """As a folder with both is read."""
+    index = {"metadata": {}, "weight_map": {"lm_head.weight": "model-00001-of-00001.safetensors"}}
+    (hub.folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (hub.folder / "model-00001-of-00001.safetensors").write_bytes(b"large")
+    assert load("owner/tiny").identity == load(str(tiny_llama_dir)).identity
+    assert "model-00001-of-00001.safetensors" not in hub.asked
+
+
+def test_sharded_weights_are_fetched(hub, make_model_dir, caplog):
+    """All files that the index names, and the hub's library warns of nothing."""
+    hub.folder = make_model_dir("llama", save={"max_shard_size": "20KB"})
+    assert load("owner/tiny").identity == load(str(hub.folder)).identity
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_a_cache_without_the_weights_and_no_hub_are_told(hub, tmp_path, monkeypatch, is_listed):
+    """Somebody used the tokenizer once, and now the network is gone; the cache may know what the hub has, or not."""
+    huggingface_hub.snapshot_download("owner/tiny", allow_patterns=["*.json"])
+    if not is_listed:
+        shutil.rmtree(tmp_path / "hub" / "models--owner--tiny" / "trees")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{filename}")
+    with pytest.raises(ModelError, match=r"weights.*not in .* cache.*can't be reached.*connect to the network"):
+        load("owner/tiny")
 
 
 def test_pickle_weights_on_the_hub_are_refused(hub):

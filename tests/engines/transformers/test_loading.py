@@ -260,6 +260,36 @@ def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub(name, says):
         load(name)
 
 
+def test_a_folder_of_nobody_and_one_that_cant_be_reached_are_sentences(folder, monkeypatch):
+    """A user that is not there, and a folder that may not be looked into."""
+    with pytest.raises(ModelError, match="does not exist or can't be read"):
+        load("~nobody-here/model")
+    monkeypatch.setattr("lengthwise.engines.transformers.checkpoint.os.access", lambda *args: False)
+    with pytest.raises(ModelError, match="can't be read"):
+        load(folder)
+
+
+def test_a_weight_file_that_cant_be_read_is_a_sentence(folder, monkeypatch):
+    """It is somebody else's, for instance."""
+    opened = Path.open
+
+    def open_others(path, *args, **options):
+        if path.name == "model.safetensors":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", open_others)
+    with pytest.raises(ModelError, match=r"can't be read \(Permission denied\)"):
+        load(folder)
+
+
+def test_one_weight_file_comes_before_an_index(make_model_dir, folder, tiny_llama_dir):
+    """As transformers reads a folder that holds both: shards that were left lying change nothing."""
+    sharded = make_model_dir("llama", seed=1, save={"max_shard_size": "20KB"})
+    shutil.copy(sharded / "model.safetensors.index.json", folder)
+    assert load(folder).identity == load(tiny_llama_dir).identity
+
+
 def test_a_file_is_no_model(folder):
     """The folder around it is."""
     with pytest.raises(ModelError, match="is a file"):
@@ -336,6 +366,19 @@ def test_without_a_network_a_hub_name_is_one_sentence_at_once(monkeypatch, tmp_p
         with pytest.raises(ModelError, match=r"can't be reached.*give a folder"):
             load("nobody/nothing")
     assert time.monotonic() - started_s < 5
+
+
+@pytest.mark.parametrize("kind", ["ProxyError", "ReadError"])
+def test_errors_of_the_hub_s_http_client_are_one_sentence(monkeypatch, kind):
+    """They are no OSErrors."""
+    from huggingface_hub.utils import _http
+
+    def broken(*args, **options):
+        raise getattr(_http.httpx2, kind)("503 Service Unavailable")
+
+    monkeypatch.setattr("lengthwise.engines.transformers.checkpoint.snapshot_download", broken)
+    with pytest.raises(ModelError, match=r"can't be reached \(503 Service Unavailable\)"):
+        load("owner/name")
 
 
 @pytest.mark.parametrize("name", ["what is this", ""])

@@ -1,6 +1,8 @@
 import logging
 import sys
+import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -150,6 +152,17 @@ def test_a_measurement_of_a_busy_device_is_not_kept(loaded, cache, monkeypatch, 
     assert not list(cache.rglob("*.json"))
 
 
+@pytest.mark.parametrize(("cpu_share", "is_kept"), [(1.0, True), (0.5, False)])
+def test_a_measurement_beside_other_programs_is_not_kept(loaded, cache, monkeypatch, caplog, cpu_share, is_kept):
+    """The samples agree with each other, but the process had only half of a core while they were taken."""
+    monkeypatch.setattr(StepTimer, "step_s", lambda self, rows: 1.0 + rows / 1000)
+    monkeypatch.setattr(time, "process_time", lambda: cpu_share * time.perf_counter())
+    with caplog.at_level(logging.WARNING, "lengthwise"):
+        probe(loaded, 4)
+    assert bool(list(cache.rglob("*.json"))) == is_kept
+    assert ("busy" in caplog.text) != is_kept
+
+
 def test_more_memory_than_last_time_measures_again(loaded, cache, monkeypatch):
     """A measurement that memory ended is no answer for a larger memory; for a smaller one it is."""
     monkeypatch.setattr(StepTimer, "step_s", lambda self, rows: 1.0 + rows / 1000)
@@ -242,3 +255,15 @@ def test_the_place_is_the_user_s_cache_folder(monkeypatch, tmp_path):
     assert probe_store.cache_dir() == tmp_path / ".cache" / "lengthwise"
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
     assert probe_store.cache_dir() == Path("/x/lengthwise")
+
+
+def test_a_user_without_a_home_has_a_cache(monkeypatch):
+    """In a container a user may have neither HOME nor an entry in passwd: the folder for temporary files does."""
+    for name in ("LENGTHWISE_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert probe_store.cache_dir().is_relative_to(tempfile.gettempdir())

@@ -160,3 +160,22 @@ def test_a_negative_seed_is_a_seed() -> None:
     logits = random_logits(1).expand(20, -1)
     drawn = choose(logits, *(row(temperature=3.0, seed=-seed) for seed in range(20)))
     assert len(set(drawn)) > 5
+
+
+@pytest.mark.parametrize("temperature", [1e-40, 1e-300])
+@pytest.mark.parametrize("filters", [{}, {"top_p": 0.9}, {"top_k": 5}])
+def test_a_temperature_near_zero_is_greedy(temperature: float, filters: dict[str, Any]) -> None:
+    """Logits divided by it would overflow; a token that the model rules out stays so."""
+    logits = random_logits(4)
+    logits[:, 7] = -torch.inf
+    rows = [row(temperature=temperature, seed=seed, **filters) for seed in range(4)]
+    assert choose(logits, *rows) == logits.argmax(1).tolist()
+
+
+def test_a_temperature_beyond_float32_draws_any_token_that_is_not_ruled_out() -> None:
+    """-inf stays -inf, however large it is."""
+    logits = random_logits(1).expand(200, -1).clone()
+    logits[:, 7] = -torch.inf
+    drawn = choose(logits, *(row(temperature=1e300, seed=seed) for seed in range(200)))
+    assert len(set(drawn)) > 30
+    assert 7 not in drawn

@@ -131,3 +131,42 @@ def test_text_parts_are_joined(tokenizer):
     """OpenAI's list of parts is taken as far as it is text."""
     request = Request("r", ({"role": "user", "content": [{"type": "text", "text": t} for t in "ab"]},))
     assert encoder(tokenizer, "auto").render(request) == "<s>[user]ab>"
+
+
+@pytest.mark.parametrize("expression", ["1 // 0", "range(10 ** 9) | list"])
+def test_whatever_a_template_fails_with_is_an_error_of_that_request(tokenizer, expression):
+    """A template is a program: it may divide by zero, for instance."""
+    tokenizer.chat_template = "{% if messages | length > 1 %}{{ " + expression + " }}{% endif %}" + CHAT
+    good, bad = encoder(tokenizer, "auto").many([Request("1", "One"), chat(("user", "Hi"), ("user", "Bye"))])
+    assert tokenizer.decode(good) == "<s>[user]One>"
+    assert isinstance(bad, RequestError)
+
+
+def test_whatever_a_tokenizer_fails_with_is_an_error_of_that_request(tokenizer, monkeypatch):
+    """The others of the batch are encoded."""
+
+    class Failing:
+        def __call__(self, texts, **options):
+            if "bad" in "".join(texts):
+                raise OverflowError("out of range")
+            return tokenizer(texts, **options)
+
+    before, bad, after = PromptEncoder(Failing(), None).many([Request(n, n) for n in ("one", "bad", "two")])
+    assert "out of range" in str(bad)
+    assert [before, after] == tokenizer(["one", "two"])["input_ids"]
+
+
+def test_a_speaker_s_name_and_a_developer_s_message_reach_the_template(tokenizer):
+    """As OpenAI's users give them; what else a message asks for is refused, not dropped."""
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }} {{ m.name }}: {{ m.content }};{% endfor %}"
+    named = ({"role": "developer", "content": "x", "refusal": None}, {"role": "user", "content": "y", "name": "Ann"})
+    assert encoder(tokenizer, "auto").render(Request("r", named)) == "developer : x;user Ann: y;"
+    for odd, says in ({"name": 5}, "name is 5"), ({"audio": {"id": 1}}, "audio"):
+        with pytest.raises(RequestError, match=says):
+            encoder(tokenizer, "auto").render(Request("r", ({"role": "user", "content": "x", **odd},)))
+
+
+def test_vicuna_takes_a_developer_s_message_as_the_system_s(tokenizer):
+    """It would be dropped otherwise."""
+    text = encoder(tokenizer, "vicuna").render(chat(("developer", "Be brief."), ("user", "Hi")))
+    assert text == "Be brief. USER: Hi ASSISTANT:"

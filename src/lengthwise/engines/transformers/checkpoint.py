@@ -7,6 +7,7 @@ weights, so that a wrong model is found before gigabytes are fetched.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
-    LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -28,6 +27,7 @@ METADATA = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 LFS_POINTER = b"version https://git-lfs"
 
@@ -36,18 +36,29 @@ _HOW_TO_CONVERT = (
     "AutoTokenizer as T; M.from_pretrained('{folder}').save_pretrained('{folder}-safetensors'); "
     "T.from_pretrained('{folder}').save_pretrained('{folder}-safetensors')\""
 )
+_PERHAPS_OFFLINE = (
+    " If the hub has them, they are not in its cache here and it can't be reached: connect to the network."
+)
 
 
 def find_model(name: str, revision: str | None = None, trust_remote_code: bool = False) -> Path:
-    """The folder of a model given as folder or hub id, checked. Raises ModelError."""
+    """The folder of a model given as folder or hub id: all but its weights, checked. Raises ModelError."""
     patterns = (*METADATA, "*.py") if trust_remote_code else METADATA
     folder = _find(name, revision, patterns)
     _check_config(folder, name)
     _check_tokenizer(folder, name)
-    if not Path(name).expanduser().is_dir():
-        _download(name, revision, weight_names(folder) or (WEIGHTS,))
-    check_weights(folder, name)
     return folder
+
+
+def find_weights(folder: Path, name: str, revision: str | None = None) -> None:
+    """Bring the weights of a model that `find_model` found into its folder, and check them. Raises ModelError."""
+    is_on_hub = not os.path.isdir(os.path.expanduser(name))
+    if is_on_hub:
+        what = f"The weights of {name!r} are not in the hub's cache"
+        _download(name, revision, (WEIGHTS, INDEX), what)
+        if missing := [weight for weight in weight_names(folder) if not (folder / weight).is_file()]:
+            _download(name, revision, missing, what)
+    check_weights(folder, name, is_on_hub)
 
 
 def find_adapter(name: str) -> Path:
@@ -65,23 +76,26 @@ def find_adapter(name: str) -> Path:
 
 
 def weight_names(folder: Path) -> tuple[str, ...]:
-    """Names of the folder's weight files, in order, whether or not they are there; empty if nothing says."""
-    index = folder / f"{WEIGHTS}.index.json"
-    if index.is_file():
-        return tuple(sorted(set(_read_json(index).get("weight_map", {}).values())))
-    return tuple(name for name in (WEIGHTS,) if (folder / name).is_file())
+    """Names of the folder's weight files, in order, whether or not they are there; empty if nothing says.
+
+    Where one file and an index of several stand beside each other, it is the one, as transformers reads it.
+    """
+    if (folder / WEIGHTS).is_file():
+        return (WEIGHTS,)
+    index = folder / INDEX
+    return tuple(sorted(set(_read_json(index).get("weight_map", {}).values()))) if index.is_file() else ()
 
 
-def check_weights(folder: Path, name: str) -> None:
+def check_weights(folder: Path, name: str, is_on_hub: bool = False) -> None:
     """Every weight file is there, is safetensors, and is whole (its header says how long it must be)."""
     names = weight_names(folder)
     if not names:
-        raise ModelError(_no_weights(folder, name))
+        raise ModelError(_no_weights(folder, name) + (_PERHAPS_OFFLINE if is_on_hub else ""))
     missing = [weight for weight in names if not (folder / weight).is_file()]
     if missing:
         raise ModelError(
             f"Model {name!r} lacks {len(missing)} of its {len(names)} weight files ({missing[0]}): copy or download "
-            "it again."
+            f"it again.{_PERHAPS_OFFLINE if is_on_hub else ''}"
         )
     for weight in names:
         _check_safetensors(folder / weight)
@@ -91,23 +105,28 @@ def check_weights(folder: Path, name: str) -> None:
 
 
 def _find(name: str, revision: str | None, patterns: Iterable[str]) -> Path:
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(name))
+    if os.path.isdir(path):
+        if not os.access(path, os.R_OK | os.X_OK):
+            raise ModelError(f"The folder {name!r} can't be read: give one that you may read.")
         if revision is not None:
             raise ModelError(f"{name!r} is a folder and has no revision {revision!r}: leave the revision out.")
         return path
-    if path.exists():
+    if os.path.exists(path):
         raise ModelError(f"{name!r} is a file; give the folder that holds config.json, or a hub id.")
     if _is_path(name):
-        raise ModelError(f"The folder {name!r} does not exist; give an existing folder or a hub id (owner/name).")
-    return _download(name, revision, patterns)
+        raise ModelError(
+            f"The folder {name!r} does not exist or can't be read; give an existing folder or a hub id (owner/name)."
+        )
+    return _download(name, revision, patterns, f"{name!r} is no folder here and not in the hub's cache")
 
 
 def _is_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1 or not name
 
 
-def _download(name: str, revision: str | None, patterns: Iterable[str]) -> Path:
+def _download(name: str, revision: str | None, patterns: Iterable[str], what: str) -> Path:
+    """The hub's cache folder, with the files that match. `what` begins the error where the hub can't be reached."""
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
     except GatedRepoError as error:
@@ -122,10 +141,10 @@ def _download(name: str, revision: str | None, patterns: Iterable[str]) -> Path:
         raise ModelError(f"{name!r} has no revision {revision!r} on the hub.") from error
     except HFValidationError as error:
         raise ModelError(f"{name!r} is no folder here, and can't be a hub id (owner/name).") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except Exception as error:  # of the file system, the hub, or whatever HTTP client its library uses
         raise ModelError(
-            f"{name!r} is no folder here and not in the hub's cache, and the hub can't be reached "
-            f"({_first_line(error.__cause__ or error)}): give a folder, or connect to the network."
+            f"{what}, and the hub can't be reached ({first_line(error.__cause__ or error)}): give a folder, or "
+            "connect to the network."
         ) from error
 
 
@@ -163,18 +182,23 @@ def _no_weights(folder: Path, name: str) -> str:
     others = sorted(file.name for file in folder.glob("*.safetensors"))
     found = f"; it has {', '.join(others)}, which transformers does not look for" if others else ""
     return (
-        f"Model {name!r} has no weights: neither {WEIGHTS} nor {WEIGHTS}.index.json{found}; pickle weights (.bin, .pt) "
+        f"Model {name!r} has no weights: neither {WEIGHTS} nor {INDEX}{found}; pickle weights (.bin, .pt) "
         "are not used. Give a model that has safetensors."
     )
 
 
 def _check_safetensors(path: Path) -> None:
     try:
+        with path.open("rb") as file:
+            is_pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError as error:
+        raise ModelError(
+            f"The weight file {str(path)!r} can't be read ({error.strerror}): make it readable."
+        ) from error
+    try:
         with safe_open(path, framework="np"):
             return
     except (SafetensorError, OSError) as error:
-        with path.open("rb") as file:
-            is_pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
         way_out = "fetch it with `git lfs pull`" if is_pointer else "copy or download it again"
         raise ModelError(
             f"The weight file {str(path)!r} ({path.stat().st_size} bytes) is cut short or damaged ({error}): {way_out}."
@@ -191,5 +215,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its name where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

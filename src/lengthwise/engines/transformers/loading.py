@@ -25,7 +25,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from lengthwise.bundled import MODEL_DIR
-from lengthwise.engines.transformers.checkpoint import find_adapter, find_model
+from lengthwise.engines.transformers.checkpoint import find_adapter, find_model, find_weights, first_line
 from lengthwise.engines.transformers.identity import adapter_digest, model_identity, text_digest
 from lengthwise.engines.transformers.model import LoadedModel
 from lengthwise.engines.transformers.options import ModelOptions
@@ -56,12 +56,15 @@ class _Files:
 def load_model(options: ModelOptions) -> LoadedModel:
     """The model, its tokenizer, and what an engine must know of them.
 
-    Files are checked before anything is loaded. Reaches the hub only for a name that is no folder, and runs code that
-    comes with a model only if told to. Raises ModelError, one clear sentence, for anything that can't be loaded.
+    All else is looked at before weights are fetched, and all files before anything is loaded. Reaches the hub only for
+    a name that is no folder, and runs code that comes with a model only if told to. Raises ModelError, one clear
+    sentence, for anything that can't be loaded.
     """
     device = choose_device(options.device)
+    _check_quantization(options.quantization)
     files = _find_files(options)
     context_tokens = _context_tokens(files.config, files.tokenizer, options.context_tokens)
+    find_weights(files.folder, files.name, options.revision)
     log.info("Loading %s.", files.name)
     with _quiet(), _as_model_error(files.name):
         model = _load_weights(files.folder, files.config, options, device)
@@ -75,7 +78,9 @@ def load_model(options: ModelOptions) -> LoadedModel:
 
 def identify_model(options: ModelOptions) -> str:
     """The identity that the loaded model would have, without loading its weights. Raises ModelError."""
-    return _identity(_find_files(options), options)
+    files = _find_files(options)
+    find_weights(files.folder, files.name, options.revision)
+    return _identity(files, options)
 
 
 def choose_device(wanted: str) -> str:
@@ -109,12 +114,20 @@ def eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
 def _find_files(options: ModelOptions) -> _Files:
     name = options.model if options.model is not None else str(MODEL_DIR)
     folder = find_model(name, options.revision, options.trust_remote_code)
-    adapter = find_adapter(options.adapter) if options.adapter is not None else None
     with _quiet(), _as_model_error(name):
         config = _load_config(folder, name, options)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **_trust(options))
         template = choose_template(tokenizer, options.chat_template)
+    adapter = find_adapter(options.adapter) if options.adapter is not None else None
     return _Files(name, folder, adapter, config, tokenizer, template)
+
+
+def _check_quantization(wanted: str | None) -> None:
+    if wanted is not None and find_spec("bitsandbytes") is None:
+        raise ModelError(
+            f"quantization {wanted!r} needs bitsandbytes, which is not installed: pip install bitsandbytes, or give a "
+            "checkpoint that is quantised already."
+        )
 
 
 def _identity(files: _Files, options: ModelOptions) -> str:
@@ -206,11 +219,6 @@ def _dtype(options: ModelOptions, config: PreTrainedConfig, device: str) -> torc
 def _quantization(wanted: str | None) -> BitsAndBytesConfig | None:
     if wanted is None:
         return None
-    if find_spec("bitsandbytes") is None:
-        raise ModelError(
-            f"quantization {wanted!r} needs bitsandbytes, which is not installed: pip install bitsandbytes, or give a "
-            "checkpoint that is quantised already."
-        )
     make: Any = BitsAndBytesConfig
     quantization: BitsAndBytesConfig = make(load_in_4bit=wanted == "4bit", load_in_8bit=wanted == "8bit")
     return quantization
@@ -222,7 +230,7 @@ def _add_adapter(model: PreTrainedModel, folder: Path, name: str) -> None:
         info = model.load_adapter(str(folder), adapter_kwargs={"local_files_only": True})
     except (RuntimeError, ValueError, KeyError, AttributeError) as error:
         raise ModelError(
-            f"The adapter {name!r} does not fit the model ({_first_line(error)}): give its own base."
+            f"The adapter {name!r} does not fit the model ({first_line(error)}): give its own base."
         ) from error
     unfit = sorted({*info.missing_keys, *info.unexpected_keys})
     if unfit:
@@ -269,10 +277,6 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No bars and no warnings of transformers: what matters in them is an error or a line of ours."""
@@ -300,4 +304,4 @@ def _as_model_error(name: str) -> Iterator[None]:
             f"{name!r} does not fit into the device's memory: use a 16 bit dtype, quantization, or device_map='auto'."
         ) from error
     except Exception as error:
-        raise ModelError(f"{name!r} can't be loaded: {_first_line(error)}") from error
+        raise ModelError(f"{name!r} can't be loaded: {first_line(error)}") from error

@@ -27,12 +27,20 @@ def cache_dir() -> Path:
     if chosen := os.environ.get("LENGTHWISE_CACHE_DIR"):
         return Path(chosen)
     if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+        base = os.environ.get("LOCALAPPDATA") or _home() / "AppData" / "Local"
     elif sys.platform == "darwin":
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / "Library" / "Caches"
+        base = os.environ.get("XDG_CACHE_HOME") or _home() / "Library" / "Caches"
     else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        base = os.environ.get("XDG_CACHE_HOME") or _home() / ".cache"
     return Path(base) / "lengthwise"
+
+
+def _home() -> Path:
+    """The user's home; the folder for temporary files where a user has none, as in some containers."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(tempfile.gettempdir())
 
 
 def path_of(key: Key) -> Path:

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from lengthwise.engines.transformers.rows import Row
 
+_FLOAT32 = torch.finfo(torch.float32)
+
 INVALID_TOKEN = -1  # what a row gets whose logits are not numbers
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -102,13 +104,14 @@ class _Draw:
             torch.from_numpy(places).to(device),
             places,
             np.array([(p.seed or 0) % 2**64 for p in params], dtype=np.uint64),
-            _column([p.temperature for p in params], device),
+            _column([min(max(p.temperature, _FLOAT32.tiny), _FLOAT32.max) for p in params], device),
             _column([p.top_k or np.inf for p in params], device) if has_top_k else None,
             _column([p.top_p for p in params], device) if has_top_p else None,
         )
 
     def choose(self, logits: Tensor, num_tokens: NDArray[np.int64]) -> Tensor:
-        logits = logits / self.temperature
+        # Below a maximum of 0 nothing overflows upwards, however low the temperature is; -inf stays -inf.
+        logits = (logits - logits.amax(dim=-1, keepdim=True)) / self.temperature
         if self.top_k is not None or self.top_p is not None:
             logits = self._filter(logits)
         noise = uniform(self.seeds, num_tokens[self.places].astype(np.uint64))

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError, TemplateSyntaxError
+from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
+from lengthwise.engines.transformers.checkpoint import first_line
 from lengthwise.errors import ModelError, RequestError
 from lengthwise.types import Request
 
 # Vicuna v1.1 (FastChat's conversation `vicuna_v1.1`): the start token comes from the tokenizer, not from here.
 VICUNA_TEMPLATE = """\
-{%- if messages[0]['role'] == 'system' -%}
+{%- if messages[0]['role'] in ('system', 'developer') -%}
 {{- messages[0]['content'] -}}
 {%- else -%}
 A chat between a curious user and an artificial intelligence assistant. \
@@ -110,7 +111,7 @@ class PromptEncoder:
                     messages, chat_template=self.template.source, tokenize=False, add_generation_prompt=True
                 )
             )
-        except (TemplateError, TypeError) as error:
+        except Exception as error:  # a template is a program, which may fail in any way
             raise RequestError("invalid_request", f"The chat template refuses these messages: {error}") from error
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
@@ -121,6 +122,9 @@ class PromptEncoder:
             )
         except (TypeError, UnicodeError) as error:
             message = "The prompt holds characters that are no valid Unicode (half a surrogate pair): remove them."
+            raise RequestError("invalid_request", message) from error
+        except Exception as error:
+            message = f"The tokenizer can't take this prompt: {first_line(error)}"
             raise RequestError("invalid_request", message) from error
         return list(encoded["input_ids"])
 
@@ -163,7 +167,7 @@ def _own_template(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate | None:
 def _read_template(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
+    except (OSError, ValueError) as error:
         raise ModelError(
             f"The chat template {str(path)!r} can't be read ({error}). "
             "It may be 'auto', 'none', 'vicuna' or the path of a Jinja file."
@@ -204,12 +208,16 @@ def _messages(request: Request) -> list[dict[str, Any]]:
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
-    role = message.get("role")
+    """Role and content, and the speaker's name where there is one, for templates that write it."""
+    role, name = message.get("role"), message.get("name")
     if role not in ROLES:
         raise RequestError("invalid_request", f"A message has the role {role!r}; it must be one of {', '.join(ROLES)}.")
-    if message.get("tool_calls"):
-        raise RequestError("unsupported_parameter", "A message has 'tool_calls', which this engine can't honour.")
-    return {"role": role, "content": _content(message.get("content"))}
+    if not isinstance(name, str | None):
+        raise RequestError("invalid_request", f"A message's name is {name!r}; it must be a text.")
+    for field in message.keys() - {"role", "content", "name"}:
+        if message[field] not in (None, [], {}):
+            raise RequestError("unsupported_parameter", f"A message has {field!r}, which this engine can't honour.")
+    return {"role": role, "content": _content(message.get("content"))} | ({} if name is None else {"name": name})
 
 
 def _content(content: object) -> str:
