@@ -17,7 +17,7 @@ from lengthwise.estimates import GRID, LengthEstimates
 from lengthwise.pipeline import Pipeline, request_seed
 from lengthwise.scheduling.arrival import ArrivalScheduler
 from lengthwise.testing import FakeHTTPEngine, NoisyOracle, WatchedEngine, check_engine, recorded_lengths
-from lengthwise.types import Capabilities, Request, Start
+from lengthwise.types import Capabilities, Request, SamplingParams, Start
 
 LENGTHS = recorded_lengths(100)
 REQUESTS = [Request(name, f"prompt {name}") for name in LENGTHS]
@@ -186,6 +186,8 @@ class TestErrors:
             ({"prompt": None}, "prompt is None"),
             ({"prompt": ["hi"]}, "prompt is ('hi',)"),
             ({"prompt": "x", "temprature": 1}, "temprature"),
+            ({"prompt": "x", "temperature": "hot"}, "temperature is 'hot'"),
+            ({"prompt": "x", "sampling": {"temperature": 1}}, "sampling is {'temperature': 1}"),
             ({}, "prompt"),
             (7, "int"),
         ],
@@ -199,6 +201,21 @@ class TestErrors:
         assert told in answers[3].error.message
         assert answer_lengths([*answers[:3], *answers[4:]]) == EXPECTED
         assert (pipeline.counts.num_failed, pipeline.counts.num_finished) == (1, len(REQUESTS) + 1)
+
+    @pytest.mark.parametrize("requests", ["Tell me", {"prompt": "Tell me"}])
+    def test_one_prompt_is_no_list_of_them(self, requests):
+        """Its letters or fields would be answered."""
+        with pytest.raises(UsageError, match="must be a list"):
+            Pipeline(engine=replay()).run(requests)
+
+    def test_an_unknown_scheduler_and_a_closed_pipeline_are_refused(self):
+        """At once, by name."""
+        with pytest.raises(UsageError, match=r"'shortest'.*refill"):
+            Pipeline(engine=replay(), scheduler="shortest")
+        with Pipeline(engine=replay()) as pipeline:
+            pass
+        with pytest.raises(UsageError, match="closed"):
+            pipeline.run(REQUESTS)
 
     @pytest.mark.parametrize("window", [0, -1])
     def test_a_window_for_nothing_is_refused(self, window):
@@ -257,6 +274,21 @@ class TestStreaming:
         answers = Pipeline(engine=replay({"0": 5, "x": 7})).run(["hello", {"id": "x", "prompt": "b", "max_tokens": 3}])
         assert answer_lengths(answers) == {"0": 5, "x": 3}
         assert [answer.finish_reason for answer in answers] == ["stop", "length"]
+
+    def test_mappings_may_have_messages_and_sampling_parameters(self):
+        """As a row of a job's file."""
+        seen = []
+
+        class Recording(ReplayEngine):
+            def start(self, request, *rest):
+                seen.append(request)
+                super().start(request, *rest)
+
+        item = {"messages": [{"role": "user", "content": "Hi"}], "temperature": 0.7, "stop": "END", "seed": 3}
+        (answer,) = Pipeline(engine=Recording({"0": 5})).run([item])
+        assert answer.completion_tokens == 5
+        assert seen[0].prompt == ({"role": "user", "content": "Hi"},)
+        assert seen[0].sampling == SamplingParams(temperature=0.7, stop=("END",), seed=3)
 
     def test_a_window_reads_no_further_ahead_than_it_says(self):
         """With a window, at most so many requests wait while the source goes on."""

@@ -126,7 +126,7 @@ class Journal:
         theirs = self.header.fingerprint if self.header else parts
         differing = [name for name in parts if _jsonable(parts[name]) != theirs.get(name)]
         if differing:
-            told = "; ".join(f"{n} was {_shown(theirs.get(n))} and is {_shown(parts[n])} now" for n in differing)
+            told = "; ".join(_difference(name, theirs.get(name), parts[name]) for name in differing)
             raise JobError(
                 f"{self.path} belongs to a job with other settings: {told}. Resuming would mix two jobs' answers. "
                 "Use the settings it was started with, another -o, or --overwrite to throw it away."
@@ -379,8 +379,15 @@ def _jsonable(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
+def _difference(name: str, theirs: Any, ours: Any) -> str:
+    """Hashes say nothing to people."""
+    if name == "input":
+        return "the prompts file was changed, or is another one"
+    return f"{name} was {_shown(theirs)} and is {_shown(ours)} now"
+
+
 def _shown(value: Any) -> str:
-    """A value in a message: hashes and chat templates by their beginning."""
+    """A value in a message: long ones by their beginning."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:16]}…"
 

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,9 +16,12 @@ from typing import Any, Self
 from lengthwise.errors import EngineError, RequestError, UsageError
 from lengthwise.loop import Counts, Loop
 from lengthwise.protocols import Engine, LengthPredictor, Scheduler
-from lengthwise.types import Completion, ErrorInfo, Request
+from lengthwise.scheduling.named import NAMES
+from lengthwise.types import Completion, ErrorInfo, Request, SamplingParams
 
 log = logging.getLogger("lengthwise")
+
+SAMPLING_FIELDS = frozenset(field.name for field in fields(SamplingParams))
 
 
 class Pipeline:
@@ -51,6 +55,8 @@ class Pipeline:
             raise UsageError("Give a model or an engine, not both: an engine has its model.")
         if window is not None and window < 1:
             raise UsageError(f"window is {window}; it must be 1 or more, or None.")
+        if isinstance(scheduler, str) and scheduler not in NAMES:
+            raise UsageError(f"There is no scheduler {scheduler!r}; choose one of {', '.join(NAMES)}.")
         self.engine = engine or _open(model, max_tokens)
         self.predictor = _usable(predictor, self.engine.model)
         self.counts = Counts()
@@ -64,13 +70,16 @@ class Pipeline:
     def stream(self, requests: Iterable[Request | str | Mapping[str, Any]]) -> Iterator[Completion]:
         """Answers as they finish, each request exactly once. `requests` is read ahead by `window` (all of it if None).
 
-        Texts, and mappings with the fields of Request, become requests; their ids count from 0. What can't be one ends
-        as an error (`invalid_request`), and stops no other. Raises UsageError on a doubled id, EngineError when the
+        Texts become requests, and mappings with the fields of Request, `messages` for a prompt of messages, and those
+        of SamplingParams (`temperature`, ...); ids count from 0. What can't be one ends as an error
+        (`invalid_request`), and stops no other. Raises UsageError on a doubled id, EngineError when the
         engine broke. Closing the iterator cancels what runs.
         """
         yield from self._stream(_requests(requests, self._seed))
 
     def _stream(self, source: Iterator[Request | Completion]) -> Iterator[Completion]:
+        if self._is_closed:
+            raise UsageError("This pipeline is closed; open another.")
         self.counts = Counts()
         self._is_stopped = False
         loop = Loop(
@@ -162,6 +171,8 @@ def _open(model: str | Path | None, max_tokens: int) -> Engine:
 
 def _requests(items: Iterable[Request | str | Mapping[str, Any]], seed: int) -> Iterator[Request | Completion]:
     """Requests with ids that are all different and seeds that are set; a Completion for what can't be a request."""
+    if isinstance(items, (str, Mapping)):
+        raise UsageError(f"The requests are {items!r}; they must be a list of texts, mappings or requests.")
     seen: set[str] = set()
     for index, item in enumerate(items):
         request = _request(item, index)
@@ -178,12 +189,16 @@ def _request(item: Request | str | Mapping[str, Any], index: int) -> Request | C
         return item
     name = str(index)
     try:
-        fields = {"id": name, **({"prompt": item} if isinstance(item, str) else item)}
-        name = str(fields["id"])
-        if isinstance(fields.get("prompt"), list):
-            fields["prompt"] = tuple(fields["prompt"])
-        return Request(**{**fields, "id": name})
-    except (RequestError, TypeError) as error:  # TypeError: no mapping, or a field that is missing or unknown
+        given: dict[str, Any] = {"id": name, **({"prompt": item} if isinstance(item, str) else item)}
+        name = str(given.pop("id"))
+        sampling = {field: given.pop(field) for field in SAMPLING_FIELDS & given.keys()}
+        if "stop" in sampling:
+            sampling["stop"] = (sampling["stop"],) if isinstance(sampling["stop"], str) else tuple(sampling["stop"])
+        if sampling:
+            given["sampling"] = SamplingParams(**sampling)
+        prompt = given.pop("messages", None) or given.pop("prompt", None)
+        return Request(name, tuple(prompt) if isinstance(prompt, list) else prompt, **given)
+    except (RequestError, TypeError) as error:  # TypeError: no mapping, or a field that there is not
         told = error if isinstance(error, RequestError) else RequestError("invalid_request", f"Item {index}: {error}.")
         return Completion(name, "", "error", error=ErrorInfo.of(told))
 

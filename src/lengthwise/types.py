@@ -40,6 +40,10 @@ class SamplingParams:
     seed: int | None = None  # None: one is given when the request is started
 
     def __post_init__(self) -> None:
+        for name in ("temperature", "top_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
+            _check(isinstance(getattr(self, name), (int, float)), name, getattr(self, name), "a number")
+        for name in ("top_k", "seed"):
+            _check(isinstance(getattr(self, name), (int, type(None))), name, getattr(self, name), "a whole number")
         _check(0 <= self.temperature < math.inf, "temperature", self.temperature, "a finite number, 0 or more")
         _check(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
         _check(self.top_k is None or self.top_k >= 1, "top_k", self.top_k, "1 or more, or left out")
@@ -75,6 +79,7 @@ class Request:
         _check(is_prompt, "prompt", self.prompt, "a text or a tuple of messages")
         is_count = isinstance(self.max_tokens, int) and self.max_tokens >= 1
         _check(self.max_tokens is None or is_count, "max_tokens", self.max_tokens, "a whole number, 1 or more")
+        _check(isinstance(self.sampling, SamplingParams), "sampling", self.sampling, "SamplingParams")
 
     @property
     def text(self) -> str:

@@ -78,7 +78,10 @@ WRONG = [
     (["run", "{prompts}", "-o", "{answers}", "--predictor", "magic"], "There is no predictor 'magic'"),
     (["predict", "{prompts}x"], "does not exist"),
     (["predict", "{prompts}", "--predictor", "magic"], "There is no predictor 'magic'"),
-    (["predict", "{prompts}", "--predictor", "none", "-o", "{prompts}"], "exists and is not written over"),
+    (["predict", "{prompts}", "--predictor", "none", "-o", "{prompts}"], "written over the prompts"),
+    (["predict", "{prompts}", "--predictor", "none", "-o", "{prompts}", "--overwrite"], "written over the prompts"),
+    (["predict", "{prompts}", "--predictor", "none", "-o", ""], "names no file"),
+    (["run", "{prompts}", "-o", "{answers}", "--seed", "-1"], "seed is -1"),
     (["predict", "{prompts}", "--predictor", "none", "-o", "/nowhere/lengths"], "can't be written"),
     (["predict", "{prompts}", "--max-tokens", "0"], "max_tokens is 0"),
 ]

@@ -59,7 +59,9 @@ def test_failed_rows_are_code_1_also_the_second_time(replayed, prompts, answers,
     assert "2 of them failed" in capsys.readouterr().err
     before = answers.read_bytes()
     assert replayed("run", prompts, "-o", answers) == 1
-    assert "already complete" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "already complete" in told
+    assert "into a file of their own" in told
     assert answers.read_bytes() == before
 
 
@@ -162,6 +164,7 @@ def test_ctrl_c_keeps_what_is_finished(prompts, answers) -> None:
     assert not answers.exists()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["resumed"] == finished["finished"] >= 4
+    assert f"30 rows, {finished['finished']} from before" in done.stderr
     assert [row["id"] for row in read(answers)] == [f"r{i}" for i in range(30)]
 
 

@@ -66,6 +66,14 @@ def test_oracle_says_the_truth_of_what_it_knows() -> None:
     assert estimates.median.tolist() == [700, math.inf, 10]
 
 
+def test_an_oracle_that_knows_none_of_the_requests_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """It is probably that of another job."""
+    OraclePredictor({"a": 10}).predict([A, B])
+    assert not caplog.records
+    OraclePredictor({"x": 10}).predict([A, B])
+    assert "none for the ids of these 2 requests" in caplog.text
+
+
 def test_an_answers_file_is_an_oracle(tmp_path: Path) -> None:
     """Answers of a former run are read as they are; errors say nothing, cut answers are at least that long."""
     path = lines(

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with `arguments` (None: those of the process) and return its exit code. Never raises for what
     a user did wrong: that is one sentence on stderr."""
-    from lengthwise.cli.app import run_app
+    try:
+        from lengthwise.cli.app import run_app
 
-    return run_app(arguments)
+        return run_app(arguments)
+    except KeyboardInterrupt:  # before there was anything to stop cleanly
+        return 130

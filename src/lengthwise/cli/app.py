@@ -37,7 +37,8 @@ def run_app(arguments: Sequence[str] | None) -> int:
         say(str(error))
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
     except typer.TyperException as error:
-        say(_one_line(error))
+        if said := _one_line(error):
+            say(said)
         return error.exit_code
     return code if isinstance(code, int) else 0
 
@@ -46,9 +47,9 @@ def _one_line(error: typer.TyperException) -> str:
     """What is wrong with the command line, and where to look. Without arguments that is the help itself."""
     context = getattr(error, "ctx", None)
     message = error.format_message()
-    if context is None or "\n" in message:
-        return message
-    return f"{message.rstrip('.')}. See `{context.command_path} --help`."
+    if context is None or "\n" in message or not message.strip():
+        return message.strip()
+    return f"{message.rstrip('.?')}. See `{context.command_path} --help`."
 
 
 def _version(is_asked: bool) -> None:

@@ -47,7 +47,7 @@ def throughput(
     """Answer the prompts greedily in several ways, in turn, and compare requests/s, useful work and answers."""
     requests = read_requests(prompts, limit)
     bench = open_bench(ModelOptions(model=model, dtype=dtype, device=device), max_tokens, batch_size, predictor)
-    chosen = contenders.split(",") if contenders else None
+    chosen = contenders.split(",") if contenders is not None else None
     facts = {"model": bench.engine.model, "max_tokens": max_tokens, "rounds": rounds, "temperature": 0.0}
     measure(bench, requests, rounds, chosen, facts, is_json=json_)
     return 0

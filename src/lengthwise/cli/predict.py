@@ -50,6 +50,8 @@ def predict(
     listen(is_quiet=False)
     if not 1 <= max_tokens <= MAX_COUNT:
         raise UsageError(f"max_tokens is {max_tokens}; it must be from 1 to {MAX_COUNT}.")
+    if output is not None:
+        _check_output(output, prompts)
     rows = _rows(prompts, input_format)
     chosen = choose_predictor(predictor, model)
     lengths = list(predicted_lengths(rows, chosen, max_tokens))
@@ -119,6 +121,13 @@ def _identity(model: str) -> str:
     from lengthwise.engines.transformers.loading import identify_model
 
     return identify_model(ModelOptions(model))
+
+
+def _check_output(output: Path, prompts: Path) -> None:
+    if not output.name:
+        raise UsageError(f"The lengths can't go to {str(output)!r}, which names no file; give one with -o.")
+    if output.exists() and prompts.exists() and output.samefile(prompts):
+        raise UsageError(f"The lengths would be written over the prompts in {prompts}; use another -o.")
 
 
 def _write(output: Path, lengths: list[dict[str, Any]], overwrite: bool) -> None:

@@ -159,13 +159,15 @@ class RunReport:
 
     def sentence(self, answers: Path) -> str:
         result = self.result
-        failed = f", {result.num_failed:,} of them failed" if result.num_failed else ""
+        failed = f", {result.num_failed:,} of them failed (`error` says why)" if result.num_failed else ""
         if result.status == "already_done":
-            return f"{answers} is already complete: {result.num_requests:,} rows{failed}. Nothing was done."
+            mend = " To answer failed rows, put them, mended, into a file of their own." if failed else ""
+            return f"{answers} is already complete: {result.num_requests:,} rows{failed}. Nothing was done.{mend}"
         if result.status == "interrupted":
             return f"Interrupted: {result.num_finished:,} of {result.num_requests:,} rows are finished. {HOW_TO_GO_ON}"
         rate = f"{self.counts.completion_tokens:,} tokens in {duration(self.wall_s)}"
-        return f"{answers}: {result.num_requests:,} rows{failed}; {rate}."
+        before = f", {result.num_resumed:,} from before" if result.num_resumed else ""
+        return f"{answers}: {result.num_requests:,} rows{before}{failed}; {rate}."
 
     def to_json(self, settings: RunSettings) -> dict[str, Any]:
         """Rows of the whole job; tokens and times of this run."""

@@ -44,6 +44,8 @@ class JobOptions:
             raise UsageError(f"input format is {self.input_format!r}; it must be auto, jsonl or text.")
         if self.max_tokens < 1:
             raise UsageError(f"max_tokens is {self.max_tokens}; it must be 1 or more.")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed is {self.seed}; it must be from 0 to {2**63 - 1}.")
 
     @property
     def journal(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +13,8 @@ import numpy as np
 from lengthwise.errors import PredictorError
 from lengthwise.estimates import LengthEstimates
 from lengthwise.types import Completion, Request
+
+log = logging.getLogger("lengthwise")
 
 
 class OraclePredictor:
@@ -43,6 +46,8 @@ class OraclePredictor:
 
     def predict(self, requests: Sequence[Request]) -> LengthEstimates:
         lengths = np.array([self._lengths.get(request.id, np.nan) for request in requests], dtype=np.float32)
+        if len(lengths) and np.isnan(lengths).all():
+            log.warning("The oracle has lengths, but none for the ids of these %d requests.", len(lengths))
         is_cut = np.array([request.id in self._is_censored for request in requests], dtype=bool)
         # At least n is more than n - 1; that leaves mass on n itself, should n be the limit again.
         known = LengthEstimates.certain(np.where(is_cut, np.nan, lengths))
