@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := src tests tools
 PYTEST_FLAGS ?= -n 2
 
-.PHONY: demo test check static format bench identity kills measure-model train-model train-predictor clean
+.PHONY: demo test check static format bench identity plan kills measure-model train-model train-predictor clean
 
 demo: .venv/installed
 	$(BIN)/lengthwise demo
@@ -35,6 +35,9 @@ bench: .venv/installed  ## the figures in docs/log.md
 
 identity: .venv/installed  ## scheduled answers against one at a time
 	$(BIN)/lengthwise bench identity $(PROMPTS) --json
+
+plan: .venv/installed  ## time and memory to plan a million requests
+	for name in refill grouped paper arrival; do $(BIN)/python -m tests.scheduling.plan_a_million $$name; done
 
 kills: .venv/installed  ## kill -9 at random moments, resume, compare
 	$(BIN)/pytest -m campaign tests/jobs
