@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -117,10 +116,8 @@ def test_schedules_are_those_that_there_are() -> None:
 
 def test_as_a_process_it_ends_with_its_exit_code(tmp_path: Path) -> None:
     """`python -m lengthwise.cli` gives the exit code to the shell."""
-    started = time.monotonic()
     done = subprocess.run(
         [*SCRIPT, "run", "nowhere", "-o", "x"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "lengthwise: nowhere does not exist; give a file of prompts.\n"
-    assert time.monotonic() - started < 5

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 from scipy.stats import CensoredData, ecdf, kendalltau
 
 from lengthwise.errors import PredictorError
-from lengthwise.estimates import GRID, LengthEstimates
+from lengthwise.estimates import LengthEstimates
 from lengthwise.predictors.residuals import ResidualTable
 from lengthwise.predictors.survival import kaplan_meier, length_curve
 from lengthwise.predictors.terms import MAX_PART_CHARACTERS, prompt_text, terms
@@ -49,11 +48,9 @@ def test_terms_of_a_prompt() -> None:
 
 
 def test_long_prompts_keep_head_and_tail() -> None:
-    """A prompt of a megabyte is read at both ends, in bounded time."""
+    """A prompt of a megabyte is read at both ends, and has no more terms than they give."""
     text = "Summarise this text.\n" + "word " * 200_000 + "Use three sentences."
-    start = time.process_time()
     found = set(terms(text))
-    assert time.process_time() - start < 0.1
     assert {"summarise", "2:sentences"} <= found
     assert len(terms("a " * 10**6)) < 5 * MAX_PART_CHARACTERS
 
@@ -231,12 +228,10 @@ def _vicuna(name: str) -> tuple[list[Request], np.ndarray]:
 
 def test_vicuna_maximum_of_four() -> None:
     """On the paper's data and target: error at most 67 tokens and tau at least 0.5 (measured: 61.6 and 0.585; the
-    paper's fine-tuned 7B model: 62), after seconds of fitting."""
+    paper's fine-tuned 7B model: 62)."""
     requests, lengths = _vicuna("train.jsonl")
-    start = time.process_time()
     target = lengths.max(axis=1)
     predictor = TextPredictor.fit(requests, target, target >= 512, model=None, target="max-of-4")
-    assert time.process_time() - start < 15
     fresh, true = _vicuna("eval-1000.jsonl")
     medians = predictor.predict(fresh).capped(512).median
     assert np.abs(medians - true.max(axis=1)).mean() <= 67
@@ -266,13 +261,3 @@ def test_vicuna_cut_at_150_tokens_keeps_its_order() -> None:
     blind = TextPredictor.fit(requests, cut, model=None).predict(fresh)
     tau = [kendalltau(estimates.capped(512).median, true[:, 3]).statistic for estimates in (aware, blind)]
     assert tau[0] > tau[1] + 0.012
-
-
-def test_a_prompt_costs_microseconds() -> None:
-    """In batches, a prompt costs about 35 µs of one core: far below one decoding step."""
-    requests, lengths = examples(2000)
-    predictor = TextPredictor.fit(requests, lengths, model=None)
-    predictor.predict(requests[:10])
-    start = time.process_time()
-    assert predictor.predict(requests).survival.shape == (2000, len(GRID))
-    assert (time.process_time() - start) / 2000 < 150e-6

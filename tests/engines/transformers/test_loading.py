@@ -365,7 +365,7 @@ def test_without_a_network_a_hub_name_is_one_sentence_at_once(monkeypatch, tmp_p
         started_s = time.monotonic()
         with pytest.raises(ModelError, match=r"can't be reached.*give a folder"):
             load("nobody/nothing")
-    assert time.monotonic() - started_s < 5
+    assert time.monotonic() - started_s < 20  # the hub client would try again for longer
 
 
 @pytest.mark.parametrize("kind", ["ProxyError", "ReadError"])
