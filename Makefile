@@ -1,7 +1,7 @@
 # make demo, make test: what a newcomer runs. Everything sets up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := src tests tools
+SOURCES := src tests tools benchmarks
 PYTEST_FLAGS ?= -n 2
 
 .PHONY: demo test check static format bench identity plan kills measure-model train-model train-predictor clean
