@@ -18,9 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lengthwise import journal as journal_module
 from lengthwise.errors import JobError
-from lengthwise.journal import Fingerprint, Journal, fingerprint
+from lengthwise.journal import Fingerprint, Journal, files, fingerprint
 from lengthwise.types import Completion, ErrorInfo, PredictedTokens, SamplingParams
 
 
@@ -227,16 +226,16 @@ def test_a_journal_that_is_replaced_while_it_is_opened_is_opened_again(tmp_path:
     """Between our open and our lock the owner may put a done journal into its place: the lock must be on that one."""
     path = tmp_path / "j"
     write(path, [answer(0)])
-    lock = journal_module._lock
+    lock = files._lock
 
     def lock_late(descriptor: int, at: Path) -> None:
-        monkeypatch.setattr(journal_module, "_lock", lock)
+        monkeypatch.setattr(files, "_lock", lock)
         with Journal.open(path) as owner:
             owner.resume(parts())
             owner.mark_done({})
         lock(descriptor, at)
 
-    monkeypatch.setattr(journal_module, "_lock", lock_late)
+    monkeypatch.setattr(files, "_lock", lock_late)
     with Journal.open(path) as journal:
         assert journal.header is not None
         assert journal.header.state == "done"
