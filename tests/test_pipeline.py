@@ -331,6 +331,7 @@ class TestStreaming:
             stream = pipeline.stream(REQUESTS)
             next(stream)
         stream.close()
+        assert next(stream, None) is None
 
     def test_a_cancelled_async_caller_stops_the_run(self):
         """The caller goes away while the engine works: the engine is empty then, and a next run gets its answers."""

@@ -50,3 +50,14 @@ class RequestError(LengthwiseError):
     def __init__(self, type: str, message: str) -> None:
         super().__init__(message)
         self.type = type
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, on one line; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def typed_line(error: BaseException) -> str:
+    """`first_line` with the error's type before it."""
+    name, line = type(error).__name__, first_line(error)
+    return name if line == name else f"{name}: {line}"

@@ -12,7 +12,7 @@ from itertools import islice
 
 import numpy as np
 
-from lengthwise.errors import EngineError, LengthwiseError
+from lengthwise.errors import EngineError, LengthwiseError, typed_line
 from lengthwise.estimates import LengthEstimates
 from lengthwise.protocols import Engine, LengthPredictor, Scheduler
 from lengthwise.types import (
@@ -313,5 +313,4 @@ def _as_engine_error() -> Iterator[None]:
     except (LengthwiseError, AssertionError):
         raise
     except Exception as error:
-        text = str(error).strip().splitlines()
-        raise EngineError(f"The engine failed: {type(error).__name__}{': ' + text[0] if text else ''}.") from error
+        raise EngineError(f"The engine failed: {typed_line(error)}.") from error

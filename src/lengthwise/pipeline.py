@@ -16,7 +16,7 @@ from typing import Any, Self
 from lengthwise.errors import EngineError, RequestError, UsageError
 from lengthwise.loop import Counts, Loop
 from lengthwise.protocols import Engine, LengthPredictor, Scheduler
-from lengthwise.scheduling.named import NAMES
+from lengthwise.scheduling import named
 from lengthwise.types import Completion, ErrorInfo, Request, SamplingParams
 
 log = logging.getLogger("lengthwise")
@@ -55,8 +55,8 @@ class Pipeline:
             raise UsageError("Give a model or an engine, not both: an engine has its model.")
         if window is not None and window < 1:
             raise UsageError(f"window is {window}; it must be 1 or more, or None.")
-        if isinstance(scheduler, str) and scheduler not in NAMES:
-            raise UsageError(f"There is no scheduler {scheduler!r}; choose one of {', '.join(NAMES)}.")
+        if isinstance(scheduler, str):
+            named.check_name(scheduler)
         self.engine = engine or _open(model, max_tokens)
         self.predictor = _usable(predictor, self.engine.model)
         self.counts = Counts()
@@ -144,8 +144,6 @@ class Pipeline:
 
 def make_scheduler(name: str, engine: Engine) -> Scheduler:
     """A fresh scheduler by its name; what the engine can't do is left out, which is said."""
-    from lengthwise.scheduling import named
-
     capabilities = engine.capabilities
     if name != "arrival" and not (capabilities.can_cut and capabilities.can_continue):
         log.warning("This engine can't cut and continue answers: no caps, order only.")

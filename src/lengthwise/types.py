@@ -15,6 +15,7 @@ from lengthwise.errors import RequestError
 
 FinishReason = Literal["stop", "length", "error"]
 Message = Mapping[str, Any]
+ROLES = ("system", "developer", "user", "assistant")  # of messages
 
 
 def _check(is_valid: bool, name: str, value: object, wanted: str) -> None:

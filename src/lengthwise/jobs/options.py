@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lengthwise.errors import UsageError
+from lengthwise.jobs.values import MAX_COUNT
 from lengthwise.types import SamplingParams
 
 InputFormat = Literal["auto", "jsonl", "text"]
@@ -44,8 +45,8 @@ class JobOptions:
             raise UsageError(f"input format is {self.input_format!r}; it must be auto, jsonl or text.")
         if self.max_tokens < 1:
             raise UsageError(f"max_tokens is {self.max_tokens}; it must be 1 or more.")
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"seed is {self.seed}; it must be from 0 to {2**63 - 1}.")
+        if not 0 <= self.seed <= MAX_COUNT:
+            raise UsageError(f"seed is {self.seed}; it must be from 0 to {MAX_COUNT}.")
 
     @property
     def journal(self) -> Path:

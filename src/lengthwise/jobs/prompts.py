@@ -9,10 +9,9 @@ from typing import Any
 
 from lengthwise.errors import RequestError
 from lengthwise.jobs.values import Fields, text, wrong
-from lengthwise.types import Message
+from lengthwise.types import ROLES, Message
 
 PROMPT_FIELDS = ("prompt", "messages", "instruction")
-ROLES = ("system", "developer", "user", "assistant")
 
 
 def prompt_of(fields: Fields) -> str | tuple[Message, ...]:

@@ -51,6 +51,7 @@ def paper(*, fcr: bool = True) -> GroupedScheduler:
 
 def make(name: str, capabilities: Capabilities) -> Scheduler:
     """A fresh scheduler by name, for one run on an engine that can do this much. Raises UsageError."""
+    check_name(name)
     can_cap = capabilities.can_cut and capabilities.can_continue
     if name == "default":
         name = "refill" if capabilities.can_refill else "grouped"
@@ -60,6 +61,10 @@ def make(name: str, capabilities: Capabilities) -> Scheduler:
         return grouped(fcr=can_cap)
     if name == "paper":
         return paper(fcr=can_cap)
-    if name == "arrival":
-        return ArrivalScheduler(capabilities.max_running)
-    raise UsageError(f"There is no scheduler {name!r}; choose one of {', '.join(NAMES)}.")
+    return ArrivalScheduler(capabilities.max_running)
+
+
+def check_name(name: str) -> None:
+    """Raises UsageError, with the names that there are."""
+    if name not in NAMES:
+        raise UsageError(f"There is no scheduler {name!r}; choose one of {', '.join(NAMES)}.")

@@ -32,8 +32,8 @@ class RefillConfig(PlanConfig):
         self._check_at_least_one("group_size")
 
 
-# The predicted length, minus the serial number (ties go in the order in which they came), and what a start needs: id,
-# tokens of prompt, answer so far, limit and grant, and whether the answer so far is thrown away.
+# The predicted length; the negative serial number (ties go in the order in which they came); and what a start needs:
+# id, tokens of prompt, answer so far, limit and grant, and whether the answer so far is thrown away.
 _Place = tuple[int, int, str, int, int, int, int, bool]
 
 

@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError, safe_open
 
-from lengthwise.errors import ModelError
+from lengthwise.errors import ModelError, first_line
 
 METADATA = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
@@ -213,8 +213,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ModelError(f"{str(path)!r} holds {type(found).__name__}, not an object: copy or download it again.")
     return found
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line; its name where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -25,12 +25,12 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from lengthwise.bundled import MODEL_DIR
-from lengthwise.engines.transformers.checkpoint import find_adapter, find_model, find_weights, first_line
+from lengthwise.engines.transformers.checkpoint import find_adapter, find_model, find_weights
 from lengthwise.engines.transformers.identity import adapter_digest, model_identity, text_digest
 from lengthwise.engines.transformers.model import LoadedModel
 from lengthwise.engines.transformers.options import ModelOptions
 from lengthwise.engines.transformers.templates import ChatTemplate, PromptEncoder, choose_template, is_own_template
-from lengthwise.errors import ModelError
+from lengthwise.errors import ModelError, first_line
 
 log = logging.getLogger("lengthwise")
 

@@ -12,6 +12,7 @@ from lengthwise.engines.transformers.engine import is_out_of_memory
 from lengthwise.engines.transformers.forward import RowModel
 from lengthwise.engines.transformers.model import LoadedModel
 from lengthwise.engines.transformers.rows import Row
+from lengthwise.errors import typed_line
 from lengthwise.types import SamplingParams
 
 _PROMPT_TOKENS = (9, 4, 1)  # ragged; 1 enters without being read
@@ -42,8 +43,7 @@ def why_unsupported(loaded: LoadedModel) -> str | None:
     except Exception as error:  # any: models refuse what they don't know in many ways
         if isinstance(error, RuntimeError) and is_out_of_memory(error):
             raise
-        what = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
-        return f"it does not take a cache by blocks ({what[:200]})"
+        return f"it does not take a cache by blocks ({typed_line(error)[:200]})"
 
 
 def max_shared_rope_tokens(loaded: LoadedModel) -> float:

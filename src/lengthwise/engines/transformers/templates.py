@@ -13,9 +13,8 @@ from typing import Any
 from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
-from lengthwise.engines.transformers.checkpoint import first_line
-from lengthwise.errors import ModelError, RequestError
-from lengthwise.types import Request
+from lengthwise.errors import ModelError, RequestError, first_line
+from lengthwise.types import ROLES, Request
 
 # Vicuna v1.1 (FastChat's conversation `vicuna_v1.1`): the start token comes from the tokenizer, not from here.
 VICUNA_TEMPLATE = """\
@@ -37,8 +36,6 @@ The assistant gives helpful, detailed, and polite answers to the user's question
 {%- endfor -%}
 {%- if add_generation_prompt %} ASSISTANT:{% endif -%}
 """
-
-ROLES = ("system", "developer", "user", "assistant")
 
 
 @dataclass(frozen=True)
