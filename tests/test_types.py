@@ -10,7 +10,7 @@ import pytest
 
 from lengthwise import types
 from lengthwise.errors import LengthwiseError, RequestError
-from lengthwise.types import ErrorInfo, Request, RunningRequest, SamplingParams, Start, WaitingRequest
+from lengthwise.types import ErrorInfo, Progress, Request, RunningRequest, SamplingParams, Start, WaitingRequest
 
 NAN, INF = math.nan, math.inf
 
@@ -87,11 +87,11 @@ def test_a_seed_changes_nothing_else() -> None:
 
 
 def test_nouns_are_frozen() -> None:
-    """All are immutable but the running request, whose count grows, and those of which a million are made at once;
+    """All are immutable but the running request, whose count grows, and those of which millions are made;
     none takes fields that it does not have."""
     nouns = [noun for noun in vars(types).values() if dataclasses.is_dataclass(noun)]
     thawed = {noun for noun in nouns if not noun.__dataclass_params__.frozen}  # type: ignore[attr-defined]
-    assert thawed == {RunningRequest, WaitingRequest, Start}
+    assert thawed == {RunningRequest, WaitingRequest, Start, Progress}
     assert all("__slots__" in vars(noun) for noun in nouns)
 
 

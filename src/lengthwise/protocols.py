@@ -81,7 +81,8 @@ class Engine(Protocol):
         ...
 
     def start(self, request: Request, tokens_so_far: Sequence[int], cap: int, priority: float | None) -> None:
-        """Begin or continue an answer. Returns at once; work happens in `poll`. `cap` counts the whole answer."""
+        """Begin or continue an answer. Returns at once; work happens in `poll`. `cap` counts the whole answer. Of
+        requests that wait inside the engine those with the higher `priority` go first; None: no hint."""
         ...
 
     def cancel(self, request_id: str) -> None:

@@ -38,7 +38,7 @@ class SamplingParams:
     presence_penalty: float = 0.0  # OpenAI: subtracted once for each token that the answer has
     frequency_penalty: float = 0.0  # OpenAI: subtracted for each time that the answer has the token
     stop: tuple[str, ...] = ()  # the answer ends before the first of these texts
-    seed: int | None = None  # None: one is given when the request is started
+    seed: int | None = None  # None: where noise is drawn, one is given when the request is read
 
     def __post_init__(self) -> None:
         for name in ("temperature", "top_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
@@ -63,8 +63,11 @@ class SamplingParams:
 class Request:
     """One prompt with its sampling parameters and its token limit.
 
-    `prompt` is a text or a tuple of chat messages (`role`, `content`). `max_tokens` None means the job's
-    default, clamped to the context. `metadata` is carried along untouched.
+    `prompt` is a text or a tuple of chat messages (`role`, `content`). A text becomes one user message where the model
+    has a chat template, or with `is_raw` is continued as it is (the API's `completions`). `max_tokens` None means the
+    job's default, clamped to the context. `api_fields` are further fields of the OpenAI API that change an answer
+    (`tools`, `n`, ...), as given: an engine that can't honour one says so in `prepare`. `metadata` is carried along
+    untouched.
     """
 
     id: str
@@ -72,6 +75,8 @@ class Request:
     sampling: SamplingParams = SamplingParams()
     max_tokens: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    is_raw: bool = False
+    api_fields: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         is_prompt = isinstance(self.prompt, str) or (
@@ -112,6 +117,12 @@ class ErrorInfo:
     @classmethod
     def of(cls, error: RequestError, line: int | None = None) -> ErrorInfo:
         return cls(error.type, str(error), line)
+
+
+def unsupported_field(request: Request) -> ErrorInfo:
+    """What an engine that writes text and nothing else says of a request with `api_fields`."""
+    name, value = min(request.api_fields.items())
+    return ErrorInfo("unsupported_parameter", f"{name} is {value!r}, which can't be honoured; leave it out.")
 
 
 # -- what a scheduler sees and says ----------------------------------------------------------------------------
@@ -163,7 +174,9 @@ class View:
 class Start:
     """Run request `id` until it ends or its answer has `cap` tokens (counted from the answer's first token).
 
-    `restart` throws away what was written before (recomputation, as in the paper): those tokens are counted.
+    `priority` is a hint for engines that have a queue of their own: higher is sooner, whichever way the engine's own
+    scale runs. `restart` throws away what was written before (recomputation, as in the paper); those tokens are
+    counted.
     """
 
     id: str
@@ -196,10 +209,10 @@ class Capabilities:
     can_preempt: bool = True  # `cancel` gives the tokens back
     can_refill: bool = True  # a request may join others that run; else it waits until all of them have ended
     reports_progress: bool = True
-    is_lower_priority_sooner: bool | None = None  # None: the engine takes no priority
+    is_lower_priority_sooner: bool | None = None  # the engine's own scale, which `start` maps to; None: it takes none
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as WaitingRequest: an engine may report one of every row at every step
 class Progress:
     """A running answer has `num_tokens` tokens by now."""
 
@@ -222,13 +235,16 @@ class Cut:
 @dataclass(frozen=True, slots=True)
 class Finished:
     """An answer is complete. `completion_tokens` counts the whole answer, tokens before a cut included; `tokens` are
-    their ids, where the engine knows them."""
+    their ids, where the engine knows them. A server tells `prompt_tokens` only with the answer (None: as prepared), and
+    `response` is its own response body, for what a text can't hold (tool calls, several choices)."""
 
     id: str
     text: str
     finish_reason: Literal["stop", "length"]
     completion_tokens: int
     tokens: tuple[int, ...] = ()
+    prompt_tokens: int | None = None
+    response: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,3 +280,4 @@ class Completion:
     error: ErrorInfo | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     tokens: tuple[int, ...] = ()  # ids, where the engine knows them
+    response: Mapping[str, Any] | None = None  # a server's own response body
