@@ -21,6 +21,7 @@ RANKS = {
     "estimates": 1,
     "bundled": 1,
     "protocols": 2,
+    "feeds": 2,
     "journal": 3,
     "predictors": 4,
     "scheduling": 4,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -14,10 +16,11 @@ from hypothesis import strategies as st
 from lengthwise.engines.replay import ReplayConfig, ReplayEngine
 from lengthwise.errors import EngineError, UsageError
 from lengthwise.estimates import GRID, LengthEstimates
+from lengthwise.feeds import ThreadedFeed
 from lengthwise.pipeline import Pipeline, request_seed
 from lengthwise.scheduling.arrival import ArrivalScheduler
 from lengthwise.testing import FakeHTTPEngine, NoisyOracle, WatchedEngine, check_engine, recorded_lengths
-from lengthwise.types import Capabilities, Request, SamplingParams, Start
+from lengthwise.types import Capabilities, Completion, ErrorInfo, Finished, Request, SamplingParams, Start
 
 LENGTHS = recorded_lengths(100)
 REQUESTS = [Request(name, f"prompt {name}") for name in LENGTHS]
@@ -26,6 +29,10 @@ SCHEDULES = ("arrival", "paper", "grouped", "default")
 
 def replay(lengths=LENGTHS, **capabilities) -> ReplayEngine:
     return ReplayEngine(lengths, ReplayConfig(Capabilities(**{"max_running": 8, **capabilities})))
+
+
+def of(lengths) -> list[Request]:
+    return [Request(name, f"prompt {name}") for name in lengths]
 
 
 def answer_lengths(answers) -> dict[str, int]:
@@ -307,6 +314,14 @@ class TestStreaming:
             assert taken <= seen + 8 + 2 * 10
         assert seen == len(REQUESTS)
 
+    def test_a_window_smaller_than_the_engine_leaves_no_row_empty(self):
+        """As many are read as the engine runs at once."""
+        engine = replay()
+        Pipeline(engine=engine, scheduler="arrival", predictor="none", window=1).run(REQUESTS)
+        whole = replay()
+        Pipeline(engine=whole, scheduler="arrival", predictor="none").run(REQUESTS)
+        assert engine.num_steps == whole.num_steps
+
     def test_stopping_leaves_the_engine_empty(self):
         """After `stop`, or when the iterator is closed, no row of the old run is left; a new run gets its answers."""
         engine = WatchedEngine(replay())
@@ -356,7 +371,8 @@ class TestStreaming:
         assert answer_lengths(asyncio.run(collect())) == EXPECTED
 
     def test_seeds_are_given_by_job_seed_and_id(self):
-        """A request without a seed gets one that depends on nothing but the job's seed and its id."""
+        """A request without a seed gets one, where noise is drawn, that depends on nothing but the job's seed and its
+        id; its own is kept."""
         seen: dict[str, int | None] = {}
 
         class Recording(ReplayEngine):
@@ -364,9 +380,376 @@ class TestStreaming:
                 seen[request.id] = request.sampling.seed
                 super().start(request, tokens_so_far, cap, priority)
 
-        Pipeline(engine=Recording(LENGTHS), seed=3).run(REQUESTS)
-        assert seen == {request.id: request_seed(3, request.id) for request in REQUESTS}
-        assert len(set(seen.values())) == len(seen)
+        drawn = [replace(request, sampling=SamplingParams(temperature=1.0)) for request in REQUESTS[:50]]
+        drawn[7] = drawn[7].with_seed(11)
+        Pipeline(engine=Recording(LENGTHS), seed=3).run([*drawn, *REQUESTS[50:]])
+        expected = {request.id: request_seed(3, request.id) for request in drawn}
+        assert seen == expected | {drawn[7].id: 11} | {request.id: None for request in REQUESTS[50:]}
+        assert len(set(expected.values())) == len(expected)
+
+    def test_what_a_server_tells_with_the_answer_reaches_the_caller(self):
+        """Its own count of the prompt's tokens, and its response body."""
+
+        class Server(ReplayEngine):
+            def poll(self, timeout_s):
+                return [
+                    replace(e, prompt_tokens=99, response={"choices": []}) if isinstance(e, Finished) else e
+                    for e in super().poll(timeout_s)
+                ]
+
+        (answer,) = Pipeline(engine=Server(LENGTHS)).run(REQUESTS[:1])
+        assert (answer.prompt_tokens, answer.response) == (99, {"choices": []})
+
+    def test_a_completion_is_passed_through(self):
+        """What can't be a request keeps its place, and is counted as failed."""
+        lost = Completion("lost", "", "error", error=ErrorInfo("invalid_json", "no", 4), metadata={"a": 1})
+        pipeline = Pipeline(engine=replay(), window=5)
+        answers = pipeline.run([*REQUESTS[:7], lost, *REQUESTS[7:]])
+        assert answers[7] == lost
+        assert answer_lengths(answers) == EXPECTED | {"lost": 0}
+        assert (pipeline.counts.num_failed, pipeline.counts.num_finished) == (1, len(REQUESTS) + 1)
+
+    def test_an_array_of_texts_is_a_list_of_them(self):
+        """Arrays have a `take` of their own; that does not make them feeds."""
+        answers = Pipeline(engine=replay({"0": 5, "1": 6})).run(np.array(["a", "b"]))
+        assert answer_lengths(answers) == {"0": 5, "1": 6}
+
+    def test_a_second_run_is_refused_while_one_goes_on(self):
+        """Each would take the other's events; when the first is closed the second gets its answers."""
+        pipeline = Pipeline(engine=replay())
+        first = pipeline.stream(REQUESTS)
+        next(first)
+        with pytest.raises(UsageError, match="one at a time"):
+            pipeline.run(REQUESTS)
+        assert len(list(first)) == len(REQUESTS) - 1
+        assert answer_lengths(pipeline.run(REQUESTS)) == EXPECTED
+
+
+class TestOrder:
+    @pytest.mark.parametrize("window", [None, 1, 10])
+    @pytest.mark.parametrize("schedule", ["default", "arrival"])
+    def test_each_answer_is_out_as_soon_as_it_and_all_before_it_are_there(self, schedule, window):
+        """In the order of the requests, at the very step in which the last of them ends."""
+
+        def outs(in_order: bool) -> dict[str, int]:
+            engine = replay()
+            pipeline = Pipeline(engine=engine, predictor=NoisyOracle(LENGTHS, 0.5), scheduler=schedule, window=window)
+            return {answer.id: engine.num_steps for answer in pipeline.stream(REQUESTS, in_order=in_order)}
+
+        as_completed, in_order = outs(False), outs(True)
+        assert list(in_order) == list(LENGTHS) != list(as_completed)
+        waits_for = list(itertools.accumulate((as_completed[name] for name in LENGTHS), max))
+        assert list(in_order.values()) == waits_for
+
+    def test_what_is_finished_behind_a_gap_is_given_out_when_the_run_ends_early(self):
+        """Drained or broken: the first request has no answer, those behind it have theirs."""
+        lengths = {"long": 400, "a": 3, "b": 5, "c": 4, "d": 7}
+
+        class Breaking(ReplayEngine):
+            def poll(self, timeout_s):
+                if self.num_steps >= 9:
+                    raise RuntimeError("no")
+                return super().poll(timeout_s)
+
+        engine = Breaking(lengths, ReplayConfig(Capabilities(max_running=2)))
+        answers = Pipeline(engine=engine, predictor="none").stream(of(lengths), in_order=True)
+        found = [next(answers).id for _ in range(3)]
+        with pytest.raises(EngineError, match="RuntimeError: no"):
+            next(answers)
+        assert found == ["a", "b", "c"]
+
+    def test_an_id_may_come_again_when_its_first_answer_is_there(self):
+        """Ids differ among requests in flight; each answer stands at its own place, however long others take."""
+        lengths = {"long": 300, **{str(i): 3 + i for i in range(12)}}
+        names = ["long", *(str(i % 12) for i in range(60))]
+        pipeline = Pipeline(engine=replay(lengths, max_running=3), predictor="none", window=1)
+        answers = pipeline.run(Request(name, "prompt") for name in names)
+        assert [(answer.id, answer.completion_tokens) for answer in answers] == [(n, lengths[n]) for n in names]
+
+    @pytest.mark.parametrize("window", [None, 1, 50])
+    def test_an_id_in_flight_is_not_given_twice(self, window):
+        """Nobody could tell which answer is whose."""
+        pipeline = Pipeline(engine=replay({"long": 300, "x": 4}), window=window)
+        with pytest.raises(UsageError, match="'long'"):
+            pipeline.run([Request("long", "a"), Request("x", "b"), Request("long", "c")])
+
+    @pytest.mark.parametrize("first", [Request("r1", "x"), Request("refused", "x"), {"id": "no request"}])
+    def test_without_a_window_ids_differ_among_all(self, first):
+        """Also from what was refused at once, long before."""
+        name = first.id if isinstance(first, Request) else first["id"]
+        with (
+            ThreadedFeed([first, *REQUESTS[50:], Request(name, "again")], 1) as feed,
+            pytest.raises(UsageError, match=f"'{name}'"),
+        ):
+            Pipeline(engine=replay()).run(feed)
+
+
+class TestControl:
+    def test_draining_finishes_what_was_begun_and_starts_nothing_new(self):
+        """Also answers that were cut and wait with their tokens: they are given out whole. Counts end as they must."""
+        engine = WatchedEngine(replay(kv_tokens=1_500.0))
+        pipeline = Pipeline(engine=engine, predictor=NoisyOracle(LENGTHS, 0.7))
+        answers = []
+        for answer in pipeline.stream(REQUESTS):
+            answers.append(answer)
+            if len(answers) == 20:
+                begun = set(engine.started)
+                num_cut_waiting = len(begun) - len(answers) - len(engine._reserved)
+                pipeline.drain()
+        assert num_cut_waiting > 0, "the test is about nothing"
+        assert set(engine.started) == begun == {answer.id for answer in answers}
+        assert answer_lengths(answers) == {name: EXPECTED[name] for name in answer_lengths(answers)}
+        counts = pipeline.counts
+        assert counts.num_requests == counts.num_finished == len(answers)
+        assert counts.written_tokens == 0
+        assert counts.expected_tokens == pytest.approx(0, abs=0.01)
+
+    def test_draining_stops_the_reading(self):
+        """A source without end is not read on."""
+        pipeline = Pipeline(engine=replay({}), window=10)
+        source = (Request(str(i), "prompt") for i in itertools.count())
+        for answer in pipeline.stream(source):  # no length is recorded: each ends at once
+            assert answer.error is not None
+            pipeline.drain()
+        assert next(source).id == "10"
+
+    @pytest.mark.parametrize("order", [Pipeline.stop, Pipeline.drain])
+    def test_what_is_asked_before_the_first_answer_counts(self, order):
+        """A signal may come between `stream` and its first step."""
+        engine = WatchedEngine(replay())
+        pipeline = Pipeline(engine=engine)
+        answers = pipeline.stream(REQUESTS)
+        order(pipeline)
+        assert list(answers) == []
+        assert engine.started == []
+
+    def test_stopping_gives_out_what_is_finished_in_order(self):
+        """Held answers are not lost."""
+        lengths = {"long": 400, "a": 3, "b": 5}
+
+        class Stopping(ReplayEngine):
+            def poll(self, timeout_s):
+                events = super().poll(timeout_s)
+                if self.num_steps >= 5:
+                    pipeline.stop()
+                return events
+
+        engine = Stopping(lengths, ReplayConfig(Capabilities(max_running=3)))
+        pipeline = Pipeline(engine=engine, predictor="none")
+        assert [answer.id for answer in pipeline.run(of(lengths))] == ["a", "b"]
+
+    @pytest.mark.parametrize("make_engine", [replay, lambda: FakeHTTPEngine(LENGTHS)], ids=["replay", "fake-http"])
+    def test_a_cancelled_request_ends_as_an_error_and_no_other_does(self, make_engine):
+        """Whether it runs or waits; ids that are not in the run, or that have ended, are passed over."""
+        engine = WatchedEngine(make_engine())
+        pipeline = Pipeline(engine=engine, predictor="none")
+        answers = []
+        for answer in pipeline.stream(REQUESTS):
+            if not answers:
+                ended = answer.id
+                runs = next(name for name in engine.started if name != ended)
+                for name in (runs, "r99", "never seen", ended, runs):
+                    pipeline.cancel(name)
+            answers.append(answer)
+        cancelled = {answer.id: answer for answer in answers if answer.error}
+        assert cancelled.keys() == {runs, "r99"}
+        assert {answer.error.type for answer in cancelled.values()} == {"cancelled"}
+        assert "r99" not in engine.started
+        assert answer_lengths(answers) == EXPECTED | dict.fromkeys(cancelled, 0)
+        assert pipeline.counts.written_tokens == 0
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), max_size=30),
+        st.sampled_from(SCHEDULES),
+        st.sampled_from([None, 1, 20]),
+        st.sampled_from([1_500.0, math.inf]),
+    )
+    def test_whatever_is_cancelled_when_everything_ends_once(self, asked, schedule, window, kv_tokens):
+        """Waiting, running, or cut and waiting again: one answer a request, whole or `cancelled`, and nothing else
+        is touched."""
+        pipeline = Pipeline(
+            engine=WatchedEngine(replay(kv_tokens=kv_tokens)),
+            predictor=NoisyOracle(LENGTHS, 0.7),
+            scheduler=schedule,
+            window=window,
+        )
+        answers = []
+        for answer in pipeline.stream(REQUESTS):
+            answers.append(answer)
+            for after, which in asked:
+                if after == len(answers):
+                    pipeline.cancel(f"r{which}")
+        assert sorted(answer.id for answer in answers) == sorted(LENGTHS)
+        whole = answer_lengths(answer for answer in answers if not answer.error)
+        assert whole == {name: EXPECTED[name] for name in whole}
+        assert LENGTHS.keys() - whole.keys() <= {f"r{which}" for _, which in asked}
+        assert {answer.error.type for answer in answers if answer.error} <= {"cancelled"}
+        assert pipeline.counts.written_tokens == 0
+        assert pipeline.counts.num_finished == pipeline.counts.num_requests == len(LENGTHS)
+
+    def test_another_thread_may_cancel_and_drain(self):
+        """While the engine works."""
+        config = ReplayConfig(Capabilities(max_running=2), is_paced=True, step_fixed_s=0.01)
+        engine = ReplayEngine({"a": 30_000, "b": 20, "c": 20}, replace(config, max_tokens=30_000))
+        is_running = threading.Event()
+
+        class Watched(WatchedEngine):
+            def start(self, *arguments):
+                super().start(*arguments)
+                is_running.set()
+
+            def poll(self, timeout_s):
+                if engine._rows.keys() == {"a"}:
+                    engine._config = replace(engine._config, is_paced=False)  # or 30,000 steps are slept through
+                return super().poll(timeout_s)
+
+        pipeline = Pipeline(engine=Watched(engine), predictor="none")
+
+        def ask():
+            is_running.wait(20)
+            pipeline.cancel("a")
+            pipeline.drain()
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        answers = pipeline.run(of({"a": 0, "b": 0, "c": 0}))
+        thread.join()
+        assert [(answer.id, answer.finish_reason) for answer in answers] == [("a", "error"), ("b", "stop")]
+
+
+class TestAsync:
+    def test_in_order_and_as_they_finish(self):
+        """`arun` gives what `run` gives, `astream` what `stream` gives."""
+
+        async def collect():
+            async with Pipeline(engine=replay(), window=10) as pipeline:
+                in_order = await pipeline.arun(REQUESTS)
+                as_completed = [answer async for answer in pipeline.astream(REQUESTS)]
+            return in_order, as_completed
+
+        in_order, as_completed = asyncio.run(collect())
+        assert answer_lengths(in_order) == answer_lengths(as_completed) == EXPECTED
+        assert [answer.id for answer in in_order] == list(LENGTHS)
+        assert as_completed == list(Pipeline(engine=replay(), window=10).stream(REQUESTS))
+
+    def test_leaving_the_context_while_the_engine_works_waits_for_its_step(self):
+        """An engine is never closed under the thread that is in it."""
+        is_in_poll = threading.Event()
+
+        class Slow(ReplayEngine):
+            is_inside = False
+
+            def poll(self, timeout_s):
+                self.is_inside = True
+                is_in_poll.set()
+                threading.Event().wait(0.2)
+                self.is_inside = False
+                return super().poll(timeout_s)
+
+            def close(self):
+                assert not self.is_inside
+                super().close()
+
+        async def leave():
+            async with Pipeline(engine=Slow(LENGTHS)) as pipeline:
+                run = asyncio.ensure_future(pipeline.arun(REQUESTS))
+                await asyncio.to_thread(is_in_poll.wait, 20)
+            await asyncio.gather(run, return_exceptions=True)
+
+        asyncio.run(leave())
+
+    def test_a_cancelled_caller_does_not_wait_for_the_next_answer(self):
+        """The run ends at its next step, though no answer is near."""
+
+        class Silent(ReplayEngine):
+            num_polls = 0
+
+            def poll(self, timeout_s):
+                self.num_polls += 1
+                assert self.num_polls < 2_000, "still running"
+                threading.Event().wait(0.01)
+                return super().poll(timeout_s) if self._cancelled else []
+
+        pipeline = Pipeline(engine=Silent(LENGTHS))
+        with pytest.raises(TimeoutError):
+            asyncio.run(asyncio.wait_for(pipeline.arun(REQUESTS), 0.2))
+        assert pipeline.engine._rows == {}
+
+    def test_leaving_ends_the_reading_of_an_asynchronous_source(self):
+        """Also of one that gives no more and does not end."""
+        has_ended = False
+
+        async def source():
+            nonlocal has_ended
+            try:
+                yield REQUESTS[0]
+                await asyncio.Event().wait()
+            finally:
+                has_ended = True
+
+        async def leave():
+            answers = Pipeline(engine=replay(), window=1).astream(source())
+            await anext(answers)
+            await answers.aclose()
+
+        asyncio.run(asyncio.wait_for(leave(), 20))
+        assert has_ended
+
+    def test_an_async_for_that_was_left_ends_when_it_is_closed(self):
+        """Until then a second run is refused; it would take events of the first."""
+
+        async def leave():
+            pipeline = Pipeline(engine=WatchedEngine(replay()))
+            answers = pipeline.astream(REQUESTS)
+            async for _ in answers:
+                break
+            with pytest.raises(UsageError, match="aclose"):
+                pipeline.stream(REQUESTS)
+            await answers.aclose()
+            return pipeline.run(REQUESTS)
+
+        assert answer_lengths(asyncio.run(leave())) == EXPECTED
+
+
+class TestPredictorsOfServedModels:
+    """What a server runs can't be compared with what a predictor learned from."""
+
+    def started(self, predictor) -> list[str]:
+        engine = WatchedEngine(replay())
+        engine.model = "served:http://localhost/some-model"
+        Pipeline(engine=engine, predictor=predictor).run(REQUESTS)
+        return engine.started
+
+    def test_one_that_was_asked_for_is_taken_at_its_word(self, caplog):
+        """And that is said."""
+        predictor = NoisyOracle(LENGTHS, 0.0)
+        predictor.model = "another model"
+        assert self.started(predictor) == sorted(LENGTHS, key=EXPECTED.__getitem__, reverse=True)
+        assert "another model" in caplog.text
+        assert "taken for granted" in caplog.text
+
+    def test_auto_takes_none(self, caplog):
+        """Arrival order, and nothing to say."""
+        assert self.started("auto") == list(LENGTHS)
+        assert caplog.text == ""
+
+
+def test_engines_with_a_queue_are_told_our_order():
+    """Priorities fall from start to start: the longest is the first and has the highest."""
+    engine = FakeHTTPEngine(LENGTHS)
+    Pipeline(engine=engine, predictor=NoisyOracle(LENGTHS, 0.0)).run(REQUESTS)
+    priorities = list(engine.priorities.values())
+    assert priorities == sorted(set(priorities), reverse=True)
+    assert list(engine.priorities) == sorted(LENGTHS, key=EXPECTED.__getitem__, reverse=True)
+
+
+def test_an_engine_that_writes_text_only_says_what_it_can_not_honour():
+    """The request ends as an error that names field and value; the others go on."""
+    asked = [replace(REQUESTS[0], api_fields={"tools": [{"type": "function"}], "n": 2}), REQUESTS[1]]
+    first, second = Pipeline(engine=replay()).run(asked)
+    assert first.error == ErrorInfo("unsupported_parameter", "n is 2, which can't be honoured; leave it out.")
+    assert second.error is None
 
 
 @settings(max_examples=40, deadline=None)

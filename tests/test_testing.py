@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from lengthwise.engines.replay import ReplayEngine
+from lengthwise.engines.replay import ReplayConfig, ReplayEngine
 from lengthwise.scheduling.arrival import ArrivalScheduler
 from lengthwise.testing import check_engine, check_scheduler, recorded_lengths
-from lengthwise.types import Cut, Finished, Request, Start
+from lengthwise.types import Capabilities, Cut, Finished, Progress, Request, Start
 
 
 class Faulty(ArrivalScheduler):
@@ -69,3 +69,39 @@ def test_a_faulty_engine_is_seen(fault):
     check_engine(FaultyEngine(lengths, "none"), requests)
     with pytest.raises(AssertionError):
         check_engine(FaultyEngine(lengths, fault), requests)
+
+
+def test_the_replay_engine_reports_progress_as_its_capabilities_say():
+    """Of every row with every end, in order of their starts; or none."""
+    for reports_progress in (True, False):
+        config = ReplayConfig(Capabilities(max_running=3, reports_progress=reports_progress))
+        engine = ReplayEngine({"a": 9, "b": 2, "c": 5}, config)
+        for name in "abc":
+            engine.start(Request(name, "prompt"), (), 512, None)
+        ended = Finished("b", "b: 2 tokens", "stop", 2)
+        progress = [Progress("a", 2), Progress("c", 2)] if reports_progress else []
+        assert engine.poll(1.0) == [ended, *progress]
+
+
+def test_the_replay_engine_ends_rows_together_that_end_at_one_step():
+    """In order of their starts, also beside one that was cancelled and started again."""
+    engine = ReplayEngine(dict.fromkeys("abcd", 6), ReplayConfig(Capabilities(max_running=4, reports_progress=False)))
+    for name in "abc":
+        engine.start(Request(name, "prompt"), (), 512, None)
+    engine.cancel("b")
+    assert engine.poll(1.0) == [Cut("b", (), "cancelled")]
+    engine.start(Request("b", "prompt"), (), 4, None)
+    engine.start(Request("d", "prompt"), (0, 1), 512, None)
+    assert engine.poll(1.0) == [Cut("b", (0, 1, 2, 3)), Finished("d", "d: 6 tokens", "stop", 6)]
+    assert [event.id for event in engine.poll(1.0)] == ["a", "c"]
+    assert (engine.num_steps, engine.num_row_steps) == (6, 4 * 4 + 2 * 2)
+
+
+def test_the_replay_engine_goes_on_to_the_next_end_when_the_first_was_cancelled():
+    """Whatever order its rows are kept in."""
+    engine = ReplayEngine({"a": 2, "b": 10, "c": 3})
+    for name in "abc":
+        engine.start(Request(name, "prompt"), (), 512, None)
+    engine.cancel("a")
+    engine.poll(1.0)
+    assert [engine.poll(1.0)[0].id for _ in range(2)] == ["c", "b"]

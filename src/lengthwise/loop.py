@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import logging
-import math
+import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from types import TracebackType
 
 import numpy as np
 
-from lengthwise.errors import EngineError, LengthwiseError, typed_line
+from lengthwise.errors import EngineError, LengthwiseError, UsageError, typed_line
 from lengthwise.estimates import LengthEstimates
+from lengthwise.feeds import Feed as Feed
+from lengthwise.feeds import ThreadedFeed as ThreadedFeed
 from lengthwise.protocols import Engine, LengthPredictor, Scheduler
 from lengthwise.types import (
+    Capabilities,
     Completion,
     Cut,
-    Decision,
     ErrorInfo,
     Event,
     Failed,
     Finished,
     PredictedTokens,
-    Preempt,
     Prepared,
     Progress,
     Request,
@@ -59,6 +60,19 @@ class Counts:
 
 
 @dataclass(slots=True)
+class Control:
+    """What is asked of a run while it goes on; set from any thread or signal handler, seen at the run's next step.
+
+    `is_stopped`: end, and cancel what runs. `is_draining`: start nothing new, and finish what was begun.
+    `cancelled_ids`: requests that shall end now; those that are not in the run are passed over.
+    """
+
+    is_stopped: bool = False
+    is_draining: bool = False
+    cancelled_ids: deque[str] = field(default_factory=deque)
+
+
+@dataclass(slots=True)
 class _Tracked:
     """A request between its intake and its end."""
 
@@ -90,35 +104,41 @@ class _Tracked:
 
 @dataclass
 class Loop:
-    """One pass over a stream of requests, whose ids differ and whose seeds are set. What can't be a request stands in
-    the stream as the completion that says why.
+    """One pass over a feed of requests whose seeds are set where noise is drawn. What can't be a request stands in the
+    feed as the completion that says why.
 
     Every request is in `tracked` from its intake to its completion, and meanwhile in exactly one of `waiting` and
-    `running`.
+    `running`. With a window memory does not grow with the number of requests; so ids must differ among those in flight
+    only. Raises UsageError on a doubled id.
     """
 
     engine: Engine
     predictor: LengthPredictor
     scheduler: Scheduler
-    source: Iterator[Request | Completion]
+    feed: Feed[Request | Completion]
     counts: Counts
-    is_stopped: Callable[[], bool]
-    window: int | None = None  # read on when fewer wait, as many again; None: the whole source is read first
+    control: Control
+    window: int | None = None  # read on when fewer wait (or fewer than the engine runs at once), as many again; None:
+    # the whole feed is read first
     clock: Callable[[], float] = time.monotonic
     tracked: dict[str, _Tracked] = field(default_factory=dict)
     waiting: dict[str, WaitingRequest] = field(default_factory=dict)
     running: dict[str, RunningRequest] = field(default_factory=dict)
+    reserved_kv_tokens: int = 0  # of all that run
+    ids: set[str] = field(default_factory=set)  # in flight; without a window all that were read
+    cancelled: set[str] = field(default_factory=set)  # what runs and shall end
     is_exhausted: bool = False
 
     def completions(self) -> Iterator[Completion]:
-        while not self.is_stopped():
+        while not self.control.is_stopped:
             yield from self._take_in()
-            if not self.tracked:
+            yield from self._cancel_as_asked()
+            self._drop_the_unbegun_if_draining()
+            if self.tracked:
+                self._decide()
+                yield from self._record(self._poll())
+            elif self.is_exhausted:
                 return
-            for decision in self.scheduler.decide(self._view()):
-                self._apply(decision)
-            self._check_that_something_runs()
-            yield from self._record(self._poll())
 
     def cancel_running(self) -> None:
         """Leave the engine empty: a later run must not meet this one's rows."""
@@ -135,19 +155,34 @@ class Loop:
     # -- intake and estimates ----------------------------------------------------------------------------------
 
     def _take_in(self) -> Iterator[Completion]:
-        """Read requests until the window is full, estimate them and hand them to the scheduler."""
-        while not (self.is_exhausted or self.is_stopped()) and len(self.waiting) < (self.window or math.inf):
-            chunk = list(islice(self.source, INTAKE_CHUNK if self.window is None else min(self.window, INTAKE_CHUNK)))
-            self.is_exhausted = not chunk
-            if chunk:
+        """Read requests until enough wait, estimate them and hand them to the scheduler. Waits for the feed only while
+        there is nothing else to do."""
+        num_wanted = self._num_wanted
+        while len(self.waiting) < num_wanted and self._reads_on:
+            chunk = self.feed.take(min(num_wanted, INTAKE_CHUNK), may_wait=self.window is None or not self.tracked)
+            if chunk is None:
+                self.is_exhausted = True
+            elif chunk:
                 yield from self._take_in_chunk(chunk)
+            elif self.window is not None:
+                return
 
-    def _take_in_chunk(self, chunk: list[Request | Completion]) -> Iterator[Completion]:
+    @property
+    def _num_wanted(self) -> int:
+        """How many shall wait: a window that is smaller than the engine would leave rows empty."""
+        return sys.maxsize if self.window is None else max(self.window, self.engine.capabilities.max_running)
+
+    @property
+    def _reads_on(self) -> bool:
+        return not (self.is_exhausted or self.control.is_stopped or self.control.is_draining)
+
+    def _take_in_chunk(self, chunk: Sequence[Request | Completion]) -> list[Completion]:
+        self._note_ids(chunk)
         self.counts.num_requests += len(chunk)
         refused = [self._refused(item) for item in chunk if isinstance(item, Completion)]
         requests = [item for item in chunk if isinstance(item, Request)]
         admitted: list[tuple[Request, Prepared]] = []
-        with _as_engine_error():
+        with _AS_ENGINE_ERROR:
             all_prepared = self.engine.prepare(requests)
         for request, prepared in zip(requests, all_prepared, strict=True):
             if isinstance(prepared, ErrorInfo):
@@ -156,7 +191,17 @@ class Loop:
                 admitted.append((request, prepared))
         if admitted:
             self._schedule_new(admitted)
-        yield from refused
+        return refused
+
+    def _note_ids(self, chunk: Sequence[Request | Completion]) -> None:
+        for item in chunk:
+            if item.id in self.ids:
+                raise UsageError(f"Two requests have the id {item.id!r}; ids must differ.")
+            self.ids.add(item.id)
+
+    def _forget_id(self, request_id: str) -> None:
+        if self.window is not None:
+            self.ids.discard(request_id)
 
     def _schedule_new(self, admitted: list[tuple[Request, Prepared]]) -> None:
         requests = [request for request, _ in admitted]
@@ -169,28 +214,66 @@ class Loop:
         now_s = self.clock()
         for row, (request, prepared) in enumerate(admitted):
             predicted = PredictedTokens(p50[row], p90[row]) if is_known[row] else None
-            self.tracked[request.id] = _Tracked(request, prepared, estimates, row, predicted, mean[row], now_s)
-            self.waiting[request.id] = self.tracked[request.id].waiting
+            tracked = _Tracked(request, prepared, estimates, row, predicted, mean[row], now_s)
+            self.tracked[request.id] = tracked
+            self.waiting[request.id] = tracked.waiting
         self.counts.expected_tokens += sum(mean)
         self.scheduler.add([self.waiting[request.id] for request in requests], capped)
 
+    # -- what is asked from outside ----------------------------------------------------------------------------
+
+    def _cancel_as_asked(self) -> list[Completion]:
+        """Those that wait end at once; those that run when the engine has let them go."""
+        ended: list[Completion] = []
+        while self.control.cancelled_ids:
+            name = self.control.cancelled_ids.popleft()
+            if name in self.waiting:
+                self._drop([name])
+                ended.append(self._cancelled(self._let_go(name)))
+            elif name in self.running:
+                self.cancelled.add(name)
+                with _AS_ENGINE_ERROR:
+                    self.engine.cancel(name)
+        return ended
+
+    def _drop_the_unbegun_if_draining(self) -> None:
+        if self.control.is_draining:
+            self.is_exhausted = True
+            unbegun = [name for name, request in self.waiting.items() if not request.num_cuts]
+            self._drop(unbegun)
+            for name in unbegun:
+                self._let_go(name)
+            self.counts.num_requests -= len(unbegun)
+
+    def _drop(self, ids: Sequence[str]) -> None:
+        self.scheduler.remove(ids)
+        for name in ids:
+            self.counts.written_tokens -= self.waiting.pop(name).num_tokens
+            with _AS_ENGINE_ERROR:
+                self.engine.cancel(name)  # it does not run, but what was kept of it since `prepare` is of no use
+
     # -- decisions ---------------------------------------------------------------------------------------------
 
-    def _view(self) -> View:
+    def _decide(self) -> None:
         capabilities = self.engine.capabilities
-        reserved = sum(request.reserved_kv_tokens for request in self.running.values())
+        for decision in self.scheduler.decide(self._view(capabilities)):
+            if isinstance(decision, Start):
+                self._start(decision, capabilities)
+            else:
+                self.engine.cancel(decision.id)
+        if self.waiting and not self.running:
+            raise EngineError(
+                f"{type(self.scheduler).__name__} starts nothing though {len(self.waiting)} requests wait and the "
+                "engine is empty; a scheduler must start at least one."
+            )
+
+    def _view(self, capabilities: Capabilities) -> View:
         free_rows = max(0, capabilities.max_running - len(self.running))
-        return View(self.clock(), self.waiting, self.running, free_rows, capabilities.kv_tokens - reserved)
+        free_kv_tokens = capabilities.kv_tokens - self.reserved_kv_tokens
+        return View(self.clock(), self.waiting, self.running, free_rows, free_kv_tokens)
 
-    def _apply(self, decision: Decision) -> None:
-        if isinstance(decision, Preempt):
-            self.engine.cancel(decision.id)
-        else:
-            self._start(decision)
-
-    def _start(self, start: Start) -> None:
+    def _start(self, start: Start, capabilities: Capabilities) -> None:
         waiting, tracked = self.waiting.pop(start.id), self.tracked[start.id]
-        capabilities = self.engine.capabilities
         if tracked.tokens and (start.restart or not capabilities.can_continue):
             tracked.recomputed_tokens += len(tracked.tokens)
             self.counts.recomputed_tokens += len(tracked.tokens)
@@ -198,21 +281,16 @@ class Loop:
             tracked.tokens = ()
         cap = min(start.cap, waiting.max_tokens) if capabilities.can_cut else waiting.max_tokens
         assert cap > len(tracked.tokens), f"{start.id}: a cap of {cap} leaves nothing to write"
-        with _as_engine_error():
+        with _AS_ENGINE_ERROR:
             self.engine.start(tracked.request, tracked.tokens, cap, start.priority)
-        self.running[start.id] = RunningRequest(start.id, waiting.prompt_tokens, cap, len(tracked.tokens), self.clock())
-
-    def _check_that_something_runs(self) -> None:
-        if self.waiting and not self.running:
-            raise EngineError(
-                f"{type(self.scheduler).__name__} starts nothing though {len(self.waiting)} requests wait and the "
-                "engine is empty; a scheduler must start at least one."
-            )
+        running = RunningRequest(start.id, waiting.prompt_tokens, cap, len(tracked.tokens), self.clock())
+        self.running[start.id] = running
+        self.reserved_kv_tokens += running.reserved_kv_tokens
 
     # -- what the engine reports -------------------------------------------------------------------------------
 
     def _poll(self) -> list[Event]:
-        with _as_engine_error():
+        with _AS_ENGINE_ERROR:
             return self.engine.poll(POLL_TIMEOUT_S)
 
     def _record(self, events: Sequence[Event]) -> list[Completion]:
@@ -220,46 +298,75 @@ class Loop:
         leave the others half-recorded."""
         completions: list[Completion] = []
         cut: list[_Tracked] = []
-        for event in events:
-            if isinstance(event, Progress):
-                self._note_tokens(self.running[event.id], event.num_tokens)
-            elif isinstance(event, Cut):
-                cut.append(self._put_back(event))
-            else:
+        for event in self._note_progress(events):
+            if not isinstance(event, Cut):
                 completions.append(self._complete(event))
+            elif event.id in self.cancelled:
+                completions.append(self._cancelled(self._end(event.id)))
+            else:
+                cut.append(self._put_back(event))
         if cut:
             rows = LengthEstimates.concatenate([tracked.estimate_now() for tracked in cut])
             self.scheduler.add([self.waiting[tracked.request.id] for tracked in cut], rows)
         return completions
 
+    def _note_progress(self, events: Sequence[Event]) -> list[Finished | Failed | Cut]:
+        """Gives what is no progress. Most events are, where an engine reports it of every row at every step."""
+        others: list[Finished | Failed | Cut] = []
+        running, num_written = self.running, 0
+        for event in events:
+            if isinstance(event, Progress):
+                row = running[event.id]
+                num_written += event.num_tokens - row.num_tokens
+                row.num_tokens = event.num_tokens
+            else:
+                others.append(event)
+        self.counts.written_tokens += num_written
+        return others
+
     def _note_tokens(self, running: RunningRequest, num_tokens: int) -> None:
         self.counts.written_tokens += num_tokens - running.num_tokens
         running.num_tokens = num_tokens
 
+    def _stopped_running(self, request_id: str, num_tokens: int) -> None:
+        running = self.running.pop(request_id)
+        self.reserved_kv_tokens -= running.reserved_kv_tokens
+        self._note_tokens(running, num_tokens)
+
     def _put_back(self, cut: Cut) -> _Tracked:
-        running, tracked = self.running.pop(cut.id), self.tracked[cut.id]
-        self._note_tokens(running, len(cut.tokens))
+        self._stopped_running(cut.id, len(cut.tokens))
+        tracked = self.tracked[cut.id]
         tracked.tokens = cut.tokens
         tracked.num_cuts += 1
         self.waiting[cut.id] = tracked.waiting
         return tracked
 
-    def _complete(self, event: Finished | Failed) -> Completion:
-        self._note_tokens(self.running.pop(event.id), 0)
-        tracked = self.tracked.pop(event.id)
+    def _end(self, request_id: str) -> _Tracked:
+        self._stopped_running(request_id, 0)
+        self.cancelled.discard(request_id)
+        return self._let_go(request_id)
+
+    def _let_go(self, request_id: str) -> _Tracked:
+        tracked = self.tracked.pop(request_id)
         self.counts.expected_tokens -= tracked.expected_tokens
+        self._forget_id(request_id)
+        return tracked
+
+    def _complete(self, event: Finished | Failed) -> Completion:
+        tracked = self._end(event.id)
         if isinstance(event, Failed):
             return self._failed(tracked.request, event.error, tracked)
         completion = Completion(
             event.id,
             event.text,
             event.finish_reason,
-            tracked.prepared.prompt_tokens,
+            tracked.prepared.prompt_tokens if event.prompt_tokens is None else event.prompt_tokens,
             event.completion_tokens,
             tracked.recomputed_tokens,
             tracked.predicted,
             metadata=tracked.request.metadata,
             tokens=event.tokens,
+            response=event.response,
         )
         self.counts.num_finished += 1
         self.counts.completion_tokens += event.completion_tokens
@@ -269,7 +376,12 @@ class Loop:
     def _refused(self, completion: Completion) -> Completion:
         self.counts.num_finished += 1
         self.counts.num_failed += 1
+        self._forget_id(completion.id)
         return completion
+
+    def _cancelled(self, tracked: _Tracked) -> Completion:
+        error = ErrorInfo("cancelled", "The request was cancelled before its answer was complete; run it again.")
+        return self._failed(tracked.request, error, tracked)
 
     def _failed(self, request: Request, error: ErrorInfo, tracked: _Tracked | None = None) -> Completion:
         completion = Completion(
@@ -305,12 +417,15 @@ def safe_observe(predictor: LengthPredictor, request: Request, completion: Compl
         log.warning("%s could not learn from %s; going on.", type(predictor).__name__, request.id, exc_info=True)
 
 
-@contextmanager
-def _as_engine_error() -> Iterator[None]:
+class _AsEngineError:
     """Whatever breaks in an engine is an EngineError to those who drive it; its cause stands behind it."""
-    try:
-        yield
-    except (LengthwiseError, AssertionError):
-        raise
-    except Exception as error:
-        raise EngineError(f"The engine failed: {typed_line(error)}.") from error
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if isinstance(error, Exception) and not isinstance(error, (LengthwiseError, AssertionError)):
+            raise EngineError(f"The engine failed: {typed_line(error)}.") from error
+
+
+_AS_ENGINE_ERROR = _AsEngineError()

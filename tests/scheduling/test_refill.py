@@ -34,10 +34,22 @@ def started(by: RefillScheduler, free_rows: int, free_kv_tokens: float = np.inf,
     return [start.id for start in decisions if isinstance(start, Start)]
 
 
+def caps(by: RefillScheduler, free_rows: int, free_kv_tokens: float) -> list[tuple[str, int]]:
+    decisions = by.decide(View(0.0, {}, {}, free_rows, free_kv_tokens))
+    return [(start.id, start.cap) for start in decisions if isinstance(start, Start)]
+
+
 class TestOrder:
     def test_the_longest_goes_first(self):
         """Ties in order of arrival."""
         assert started(scheduler({"a": 5, "b": 50, "c": 20, "d": 50}), 9) == ["b", "d", "c", "a"]
+
+    def test_an_engine_with_a_queue_is_told_the_order(self):
+        """Priorities fall from start to start, over all decisions."""
+        made = scheduler({"a": 5, "b": 50, "c": 20})
+        decisions = [*made.decide(View(0.0, {}, {}, 2)), *made.decide(View(0.0, {}, {}, 2))]
+        priorities = {start.id: start.priority for start in decisions if isinstance(start, Start)}
+        assert priorities == {"b": 0, "c": -1, "a": -2}
 
     def test_a_free_row_is_filled_while_others_run(self):
         """As many as are free, and no more."""
@@ -92,23 +104,19 @@ class TestOrder:
 class TestMemory:
     def test_with_room_for_all_a_row_may_reach_its_limit(self):
         """No cap where none is needed, whatever was predicted."""
-        decisions = scheduler({"a": 5, "b": 50}).decide(View(0.0, {}, {}, 2, 220))
-        assert decisions == [Start("b", LIMIT), Start("a", LIMIT)]
+        assert caps(scheduler({"a": 5, "b": 50}), 2, 220) == [("b", LIMIT), ("a", LIMIT)]
 
     def test_memory_is_not_short_when_it_holds_all_that_wait(self):
         """However many rows are free."""
-        decisions = scheduler({"a": 5, "b": 50}).decide(View(0.0, {}, {}, 100, 220))
-        assert decisions == [Start("b", LIMIT), Start("a", LIMIT)]
+        assert caps(scheduler({"a": 5, "b": 50}), 100, 220) == [("b", LIMIT), ("a", LIMIT)]
 
     def test_where_memory_is_short_a_row_gets_what_it_probably_needs(self):
         """One token less than two whole answers: the estimate counts."""
-        decisions = scheduler({"a": 5, "b": 50}).decide(View(0.0, {}, {}, 2, 219))
-        assert decisions == [Start("b", 50), Start("a", LIMIT)]
+        assert caps(scheduler({"a": 5, "b": 50}), 2, 219) == [("b", 50), ("a", LIMIT)]
 
     def test_without_failure_collection_nothing_is_cut(self):
         """Rows wait for room for their whole limit."""
-        decisions = scheduler({"a": 5, "b": 50}, fcr=False).decide(View(0.0, {}, {}, 2, 219))
-        assert decisions == [Start("b", LIMIT)]
+        assert caps(scheduler({"a": 5, "b": 50}, fcr=False), 2, 219) == [("b", LIMIT)]
 
     def test_the_next_is_not_passed_over(self):
         """It waits for its tokens, and a smaller one behind it waits too: else it might wait for ever."""

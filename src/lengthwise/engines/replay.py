@@ -9,9 +9,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 
 from lengthwise.errors import EngineError
-from lengthwise.types import Capabilities, Cut, ErrorInfo, Event, Failed, Finished, Prepared, Progress, Request
+from lengthwise.types import (
+    Capabilities,
+    Cut,
+    ErrorInfo,
+    Event,
+    Finished,
+    Prepared,
+    Progress,
+    Request,
+    unsupported_field,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +39,15 @@ class ReplayConfig:
 
 @dataclass(slots=True)
 class _Row:
-    request: Request
-    num_tokens: int
+    id: str
     natural_tokens: int
     max_tokens: int
-    cap: int
-
-    @property
-    def end(self) -> int:
-        return min(self.natural_tokens, self.max_tokens, self.cap)
+    first_step: int  # the engine's step at which its answer would have begun, had it always run
 
 
 class ReplayEngine:
     """Answers whose natural length is `lengths[request.id]` tokens; an id without one fails (`no_recorded_length`).
+    Progress of all rows is reported with every end, unless its capabilities say that it reports none.
 
     `now_s` is the engine's own clock: it moves by the cost of the steps. `num_steps` and `num_row_steps` count
     decode steps and the rows that were in them.
@@ -52,6 +59,8 @@ class ReplayEngine:
         self._lengths = lengths
         self._config = config
         self._rows: dict[str, _Row] = {}
+        self._ends: list[tuple[int, int, _Row]] = []  # heap: the step at which a row ends, number of its start, row
+        self._num_started = 0
         self._cancelled: list[str] = []
         self.now_s = 0.0
         self.num_steps = 0
@@ -69,6 +78,8 @@ class ReplayEngine:
         return [self._prepare(request) for request in requests]
 
     def _prepare(self, request: Request) -> Prepared | ErrorInfo:
+        if request.api_fields:
+            return unsupported_field(request)
         if request.id not in self._lengths:
             return ErrorInfo("no_recorded_length", f"No length is recorded for request {request.id!r}.")
         prompt_tokens = 1 + len(request.text) // 4
@@ -88,7 +99,12 @@ class ReplayEngine:
         prepared = self._prepare(request)
         assert isinstance(prepared, Prepared), "only prepared requests are started"
         natural = max(1, self._lengths[request.id])
-        self._rows[request.id] = _Row(request, len(tokens_so_far), natural, prepared.max_tokens, cap)
+        num_tokens = len(tokens_so_far)
+        row = _Row(request.id, natural, prepared.max_tokens, self.num_steps - num_tokens)
+        num_more = min(natural, prepared.max_tokens, cap) - num_tokens
+        self._rows[request.id] = row
+        self._num_started += 1
+        heappush(self._ends, (self.num_steps + max(0, num_more), self._num_started, row))
 
     def cancel(self, request_id: str) -> None:
         if request_id in self._rows:
@@ -99,36 +115,48 @@ class ReplayEngine:
             return self._report_cancelled()
         if not self._rows:
             return []
-        self._decode(max(0, min(row.end - row.num_tokens for row in self._rows.values())))
-        ended = [row for row in self._rows.values() if row.num_tokens >= row.end]
+        ended = self._decode_to_next_end()
         for row in ended:
-            del self._rows[row.request.id]
-        events: list[Event] = [_ending(row) for row in ended]
-        return events + [Progress(name, row.num_tokens) for name, row in self._rows.items()]
+            del self._rows[row.id]
+        events = [self._ending(row) for row in ended]
+        if self.capabilities.reports_progress:
+            now = self.num_steps
+            events += [Progress(name, now - row.first_step) for name, row in self._rows.items()]
+        return events
 
     def close(self) -> None:
         self._rows.clear()
+        self._ends.clear()
+        self._cancelled.clear()
 
     def _report_cancelled(self) -> list[Event]:
         rows = [self._rows.pop(name) for name in dict.fromkeys(self._cancelled)]
         self._cancelled.clear()
-        return [Cut(row.request.id, tuple(range(row.num_tokens)), "cancelled") for row in rows]
+        self._ends = [end for end in self._ends if end[2].id in self._rows]
+        heapify(self._ends)
+        return [Cut(row.id, tuple(range(self.num_steps - row.first_step)), "cancelled") for row in rows]
+
+    def _decode_to_next_end(self) -> list[_Row]:
+        """Run until rows end; which, in order of their starts."""
+        end = self._ends[0][0]
+        self._decode(end - self.num_steps)
+        ended: list[_Row] = []
+        while self._ends and self._ends[0][0] == end:
+            ended.append(heappop(self._ends)[2])
+        return ended
 
     def _decode(self, num_steps: int) -> None:
         cost_s = num_steps * (self._config.step_fixed_s + len(self._rows) * self._config.step_per_row_s)
         self.now_s += cost_s
         self.num_steps += num_steps
         self.num_row_steps += num_steps * len(self._rows)
-        for row in self._rows.values():
-            row.num_tokens += num_steps
         if self._config.is_paced:
             time.sleep(cost_s)
 
-
-def _ending(row: _Row) -> Cut | Finished | Failed:
-    name, num = row.request.id, row.num_tokens
-    if num >= row.natural_tokens:
-        return Finished(name, f"{name}: {num} tokens", "stop", num)
-    if num >= row.max_tokens:
-        return Finished(name, f"{name}: {num} tokens", "length", num)
-    return Cut(name, tuple(range(num)))
+    def _ending(self, row: _Row) -> Event:
+        num = self.num_steps - row.first_step
+        if num >= row.natural_tokens:
+            return Finished(row.id, f"{row.id}: {num} tokens", "stop", num)
+        if num >= row.max_tokens:
+            return Finished(row.id, f"{row.id}: {num} tokens", "length", num)
+        return Cut(row.id, tuple(range(num)))

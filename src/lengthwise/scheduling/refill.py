@@ -48,6 +48,8 @@ class RefillScheduler:
     Where it is shorter, rows are granted a quantile of their length, and go on from their tokens when that was too
     little. The next request is never passed over by a smaller one, so it starts as soon as its tokens are free.
 
+    An engine with a queue of its own is told this order: each start has a lower priority than all before it.
+
     Only columns are kept of what waits, not the curves. Ids that wait must differ.
     """
 
@@ -56,6 +58,7 @@ class RefillScheduler:
         self._fresh = RowQueue()
         self._group: list[_Place] = []  # the one at hand, ascending: the next to start is the last
         self._num_placed = 0
+        self._num_started = 0
         self._removed: set[str] = set()
 
     def add(self, requests: Sequence[WaitingRequest], estimates: LengthEstimates) -> None:
@@ -89,7 +92,8 @@ class RefillScheduler:
             num_waiting -= 1
             free_rows -= 1
             free_kv_tokens -= prompt_tokens + cap
-            starts.append(Start(id, cap, None, is_restart))
+            starts.append(Start(id, cap, float(-self._num_started), is_restart))
+            self._num_started += 1
         return starts
 
     def _next_group(self) -> list[_Place]:

@@ -17,8 +17,8 @@ from lengthwise.types import Capabilities, Completion, ErrorInfo, Event, Prepare
 class FakeHTTPEngine(ReplayEngine):
     """An engine like an HTTP chat server: it answers from the first token to the last, in one piece.
 
-    It can't cut, continue or give tokens back; it takes a priority, lower sooner, and keeps what it was given in
-    `priorities`. Asked for what it can't do it raises EngineError.
+    It can't cut, continue or give tokens back; it takes priorities (lower is sooner on its own scale), and keeps those
+    that it was given (higher is sooner) in `priorities`. Asked for what it can't do it raises EngineError.
     """
 
     model = "fake-http"
@@ -42,9 +42,6 @@ class FakeHTTPEngine(ReplayEngine):
             raise EngineError(f"Request {request.id!r}: this engine can't cut or continue an answer.")
         self.priorities[request.id] = priority
         super().start(request, tokens_so_far, cap, priority)
-
-    def poll(self, timeout_s: float) -> list[Event]:
-        return [event for event in super().poll(timeout_s) if not isinstance(event, Progress)]
 
 
 class NoisyOracle:

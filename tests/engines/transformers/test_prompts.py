@@ -52,6 +52,14 @@ def test_a_prompt_that_fills_the_context_is_an_error():
     assert isinstance(beyond, ErrorInfo)
 
 
+def test_fields_of_the_api_that_nobody_honours_are_refused_by_name():
+    """An answer without them would be another one than was asked for."""
+    asked = Request("a", "x", api_fields={"tools": [1], "logprobs": True})
+    found = Prompts(loaded(words), 10).prepare([asked, Request("b", "x")])
+    message = "logprobs is True, which can't be honoured; leave it out."
+    assert found == [ErrorInfo("unsupported_parameter", message), Prepared(1, 10)]
+
+
 def test_one_bad_request_leaves_the_others():
     """Results stand in order, the error at its place."""
     found = Prompts(loaded(words), 10).prepare([Request("a", "x"), Request("b", "bad"), Request("c", "x y")])

@@ -39,6 +39,25 @@ def test_none_and_a_model_without_a_template_leave_the_text_as_it_is(tokenizer):
     assert encoder(tokenizer, "auto")(Request("r", "Hello")) == bare
 
 
+@pytest.mark.parametrize("wanted", ["auto", "vicuna", "none"])
+def test_a_raw_text_is_continued_as_it_is(tokenizer, wanted):
+    """Whatever template there is, with the tokenizer's special tokens; beside requests that get the template."""
+    raw, plain = Request("raw", "Hello", is_raw=True), Request("plain", "Hello")
+    encode = encoder(tokenizer, wanted)
+    bare = tokenizer("Hello")["input_ids"]
+    assert encode(raw) == bare
+    assert encode.many([plain, raw, plain, raw]) == [encode(plain), bare, encode(plain), bare]
+    assert (encode(plain) == bare) == (wanted == "none")
+
+
+@pytest.mark.parametrize("wanted", ["auto", "none"])
+def test_raw_messages_are_refused(tokenizer, wanted):
+    """There is no text that they are."""
+    request = Request("r", ({"role": "user", "content": "Hi"},), is_raw=True)
+    with pytest.raises(RequestError, match="is raw and has chat messages"):
+        encoder(tokenizer, wanted)(request)
+
+
 def test_vicuna_is_the_v1_1_conversation(tokenizer):
     """As FastChat's get_prompt writes it: a system sentence, USER and ASSISTANT, the end token behind each answer."""
     text = encoder(tokenizer, "vicuna").render(chat(("user", "Hi"), ("assistant", "Hello."), ("user", "Bye")))

@@ -155,6 +155,7 @@ class TransformersEngine(RowsEngine):
 
     @torch.inference_mode()
     def cancel(self, request_id: str) -> None:
+        self._prompts.forget(request_id)  # it may never come back
         for row in self._waiting + self._running:
             if row.id == request_id:
                 self._cut(row, "cancelled")

@@ -55,6 +55,7 @@ class GenerateEngine(RowsEngine):
         return Capabilities(self._max_running, self._kv_tokens, can_refill=False, reports_progress=False)
 
     def cancel(self, request_id: str) -> None:
+        self._prompts.forget(request_id)  # it may never come back
         for row in [row for row in self._waiting if row.id == request_id]:
             self._cut(row, "cancelled")
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lengthwise.engines.transformers.model import LoadedModel
 from lengthwise.engines.transformers.templates import PromptEncoder
 from lengthwise.errors import RequestError
-from lengthwise.types import ErrorInfo, Prepared, Request
+from lengthwise.types import ErrorInfo, Prepared, Request, unsupported_field
 
 # Ids are kept from `prepare` to the end of a request, 4 bytes each, as long as they take less than this: 64 MiB.
 # What is beyond is encoded again when it starts (0.1 ms a prompt), so that a million prompts don't fill the memory.
@@ -70,6 +70,8 @@ class Prompts:
     def _prepare(self, request: Request, encoded: list[int] | RequestError) -> Prepared | ErrorInfo:
         if isinstance(encoded, RequestError):
             return ErrorInfo.of(encoded)
+        if request.api_fields:
+            return unsupported_field(request)
         try:
             prepared = Prepared(len(encoded), self.max_tokens(request, len(encoded)))
         except RequestError as error:

@@ -1,6 +1,7 @@
 """Requests → prompt token ids: the chat template, and the tokenizer.
 
-A plain-text prompt becomes one user message when there is a template, and stays as it is when there is none.
+A plain-text prompt becomes one user message when there is a template, and stays as it is when there is none or when
+the request is raw.
 """
 
 from __future__ import annotations
@@ -82,25 +83,26 @@ class PromptEncoder:
     max_token_id: int | None = None
 
     def __call__(self, request: Request) -> list[int]:
-        return self._known(self._encode([self.render(request)])[0])
+        return self._known(self._encode([self.render(request)], self._adds_special_tokens(request))[0])
 
     def many(self, requests: Sequence[Request]) -> list[list[int] | RequestError]:
         """One entry a request, in order: its ids, or why there are none. Never raises on content."""
-        results: list[list[int] | RequestError] = []
-        texts: list[str] = []
-        for request in requests:
+        found: dict[int, list[int] | RequestError] = {}
+        texts: dict[bool, dict[int, str]] = {False: {}, True: {}}  # what is encoded alike goes together
+        for index, request in enumerate(requests):
             try:
-                texts.append(self.render(request))
-                results.append([])
+                texts[self._adds_special_tokens(request)][index] = self.render(request)
             except RequestError as error:
-                results.append(error)
-        encoded = iter(self._encode_each(texts))
-        return [result if isinstance(result, RequestError) else next(encoded) for result in results]
+                found[index] = error
+        for adds_special_tokens, alike in texts.items():
+            encoded = self._encode_each(list(alike.values()), adds_special_tokens)
+            found.update(zip(alike, encoded, strict=True))
+        return [found[index] for index in range(len(requests))]
 
     def render(self, request: Request) -> str:
         """The text that the tokenizer gets. Raises RequestError for what the template or the model can't take."""
         messages = _messages(request)
-        if self.template is None:
+        if self.template is None or request.is_raw:
             return _plain_text(request)
         try:
             return str(
@@ -111,8 +113,10 @@ class PromptEncoder:
         except Exception as error:  # a template is a program, which may fail in any way
             raise RequestError("invalid_request", f"The chat template refuses these messages: {error}") from error
 
-    def _encode(self, texts: list[str]) -> list[list[int]]:
-        adds_special_tokens = self.template is None or self.template.adds_special_tokens
+    def _adds_special_tokens(self, request: Request) -> bool:
+        return self.template is None or request.is_raw or self.template.adds_special_tokens
+
+    def _encode(self, texts: list[str], adds_special_tokens: bool) -> list[list[int]]:
         try:
             encoded = self.tokenizer(
                 texts, add_special_tokens=adds_special_tokens, return_attention_mask=False, verbose=False
@@ -125,19 +129,19 @@ class PromptEncoder:
             raise RequestError("invalid_request", message) from error
         return list(encoded["input_ids"])
 
-    def _encode_each(self, texts: list[str]) -> list[list[int] | RequestError]:
+    def _encode_each(self, texts: list[str], adds_special_tokens: bool) -> list[list[int] | RequestError]:
         """A batch; only if some text in it can't be encoded, one by one."""
         if not texts:
             return []
         try:
-            encoded = self._encode(texts)
+            encoded = self._encode(texts, adds_special_tokens)
             return [self._known(token_ids) for token_ids in encoded]
         except RequestError:
-            return [self._encode_or_error(text) for text in texts]
+            return [self._encode_or_error(text, adds_special_tokens) for text in texts]
 
-    def _encode_or_error(self, text: str) -> list[int] | RequestError:
+    def _encode_or_error(self, text: str, adds_special_tokens: bool) -> list[int] | RequestError:
         try:
-            return self._known(self._encode([text])[0])
+            return self._known(self._encode([text], adds_special_tokens)[0])
         except RequestError as error:
             return error
 
@@ -186,6 +190,8 @@ def _checked(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, name: s
 def _plain_text(request: Request) -> str:
     if isinstance(request.prompt, str):
         return request.prompt
+    if request.is_raw:
+        raise RequestError("invalid_request", "The request is raw and has chat messages; give a text, or drop is_raw.")
     raise RequestError(
         "invalid_request",
         "The request has chat messages, and this model has no chat template: give 'prompt' instead of 'messages', "
