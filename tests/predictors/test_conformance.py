@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from lengthwise.estimates import LengthEstimates
+from lengthwise.predictors.boosting_fit import BoostingConfig
+from lengthwise.predictors.calibrated import CalibratedPredictor
 from lengthwise.predictors.constant import ConstantPredictor
 from lengthwise.predictors.oracle import OraclePredictor
-from lengthwise.predictors.text import TextPredictor
+from lengthwise.predictors.text import TextConfig, TextPredictor
 from lengthwise.predictors.unknown import UnknownPredictor
 from lengthwise.protocols import LengthPredictor
 from lengthwise.testing import NoisyOracle, check_predictor
@@ -35,12 +37,17 @@ REQUESTS = [Request(f"{t}-{p}", prompt.format(t)) for t in THINGS for p, prompt 
 LENGTHS = [(300, 10, 80, 150)[i % 4] + 3 * (i % 7) for i in range(len(REQUESTS))]
 BY_ID = dict(zip([request.id for request in REQUESTS], LENGTHS, strict=True))
 
+WITH_TREES = TextConfig(boosting=BoostingConfig(min_prompts=20, min_leaf_prompts=5, num_trees=30))
+
 MAKERS: dict[str, Callable[[], LengthPredictor]] = {
     "unknown": UnknownPredictor,
     "constant": lambda: ConstantPredictor.fit(LENGTHS, model="m"),
     "constant length": lambda: ConstantPredictor.of_length(120),
     "oracle": lambda: OraclePredictor(BY_ID, frozenset({REQUESTS[1].id})),
     "text": lambda: TextPredictor.fit(REQUESTS, LENGTHS, model="m"),
+    "text with trees": lambda: TextPredictor.fit(REQUESTS, LENGTHS, model="m", config=WITH_TREES),
+    "calibrated": lambda: CalibratedPredictor.fit(ConstantPredictor.fit(LENGTHS), REQUESTS, LENGTHS, model="m"),
+    "calibrated text": lambda: CalibratedPredictor.fit(MAKERS["text"](), REQUESTS, LENGTHS),
 }
 
 

@@ -84,7 +84,7 @@ def test_missing_and_truncated_files(folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"format_version": 2}, "format version 2; this version of lengthwise reads up to 1"),
+        ({"format_version": 3}, "format version 3; this version of lengthwise reads up to 2"),
         ({"format_version": None}, "format_version None"),
         ({"format_version": "1"}, "format_version '1'"),
         ({"kind": "magic"}, "kind 'magic'"),

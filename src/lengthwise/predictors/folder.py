@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lengthwise.errors import PredictorError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: no trees; what read only that would take the regression without them
 HEADER = "predictor.json"
 ARRAYS = "arrays.safetensors"
 

@@ -54,7 +54,12 @@ def load_folder(folder: Path) -> LengthPredictor:
         from lengthwise.predictors.text import TextPredictor
 
         return TextPredictor.load(folder)
-    raise PredictorError(f"{folder} holds a predictor of kind {kind!r}; this version knows `constant` and `text`.")
+    if kind == "calibrated":
+        from lengthwise.predictors.calibrated import CalibratedPredictor
+
+        return CalibratedPredictor.load(folder)
+    known = "`constant`, `text` and `calibrated`"
+    raise PredictorError(f"{folder} holds a predictor of kind {kind!r}; this version knows {known}.")
 
 
 def _constant(tokens: str) -> LengthPredictor:

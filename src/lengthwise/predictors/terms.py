@@ -27,15 +27,20 @@ def prompt_text(request: Request) -> str:
     return "\n".join(str(message.get("content") or "") for message in reversed(request.prompt))
 
 
+def clip(text: str) -> str:
+    """A long text's head and tail; any other as it is."""
+    if len(text) <= 2 * MAX_PART_CHARACTERS:
+        return text
+    return text[:MAX_PART_CHARACTERS] + "\n" + text[-MAX_PART_CHARACTERS:]
+
+
 def terms(text: str) -> list[str]:
     """Words and pairs of words of the first line, n-grams of its opening (`^`), and words of the other lines (`2:`).
 
     Lines are told apart because what follows the first is mostly material to work on: kept apart, and without pairs,
     it takes the error from 66.4 to 65.7 tokens and a third off the time. No term holds a line break.
     """
-    if len(text) > 2 * MAX_PART_CHARACTERS:
-        text = text[:MAX_PART_CHARACTERS] + "\n" + text[-MAX_PART_CHARACTERS:]
-    first, _, rest = text.strip().lower().partition("\n")
+    first, _, rest = clip(text).strip().lower().partition("\n")
     words = _find_words(first)
     found = words + [f"{left} {right}" for left, right in pairwise(words)]
     found += [f"2:{word}" for word in _find_words(rest)]

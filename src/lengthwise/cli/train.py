@@ -1,0 +1,74 @@
+"""`lengthwise train KIND DATA -o DIR`: a predictor from prompts and the lengths of their answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lengthwise.cli.console import listen, say
+from lengthwise.cli.data import Mirror
+from lengthwise.errors import UsageError
+from lengthwise.learning.labels import ANSWER
+
+Data = Annotated[
+    str,
+    typer.Argument(metavar="DATA", help="A set of `lengthwise data list`, or JSONL or Parquet with prompt and length."),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(metavar="TOKENS", help="Limit that cut the answers: lengths that reach it are `at least` that."),
+]
+
+
+def train(
+    kind: Annotated[str, typer.Argument(metavar="text|constant", help="What kind of predictor.")],
+    data: Data,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where the predictor goes.")],
+    target: Annotated[
+        str,
+        typer.Option(metavar="answer|max|mean|median|q0.9", help="What a length is: one answer, or of its samples."),
+    ] = ANSWER,
+    seed: Annotated[int, typer.Option(help="Of folds and trees.")] = 0,
+    limit: Limit = None,
+    mirror: Mirror = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over a predictor in DIR.")] = False,
+) -> int:
+    """Learn how long answers will be. `answer` is what `run` needs; the others are for comparison with the paper."""
+    from lengthwise.learning.data import read_data
+    from lengthwise.learning.labels import Target
+    from lengthwise.learning.training import KINDS
+    from lengthwise.learning.training import train as fit
+
+    listen(is_quiet=False)
+    if kind not in KINDS:
+        raise UsageError(f"There is no predictor of kind {kind!r}; it is one of {', '.join(KINDS)}.")
+    wanted = Target(target)
+    check_folder(output, overwrite)
+    learned = read_data(data, mirror, check_limit(limit))
+    predictor: Any = fit(kind, learned, wanted, seed)
+    try:
+        predictor.save(output)
+    except OSError as error:
+        raise UsageError(f"{output} can't be written ({error.strerror}); use another -o.") from error
+    say(f"{output}: learned from {len(learned):,} prompts of {data}. See what it is worth: lengthwise score {output}")
+    return 0
+
+
+def check_folder(output: Path, overwrite: bool) -> None:
+    """Raises UsageError where something else is, or a predictor that may not be replaced."""
+    from lengthwise.predictors.folder import HEADER
+
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{output} is a file; a predictor is a folder, use another -o.")
+    if (output / HEADER).exists() and not overwrite:
+        raise UsageError(f"{output} holds a predictor, which is not written over; use another -o, or --overwrite.")
+    if output.is_dir() and not (output / HEADER).exists() and any(output.iterdir()):
+        raise UsageError(f"{output} holds other files; use a new or an empty folder.")
+
+
+def check_limit(limit: int | None) -> int | None:
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit is {limit}; it must be 1 token or more.")
+    return limit

@@ -1,0 +1,1 @@
+"""What is learned from: prompts with the lengths of their answers."""

@@ -1,0 +1,178 @@
+"""A row of a log → its prompt and the lengths of its answers.
+
+**Prompt**: `prompt`, `messages`, or `instruction` (with `input` or without). **Lengths**, the first of these that a row
+has: `length` (a number, or a list of samples), `L_t...` (the paper's: one sample a temperature, cut at 512),
+`completion_tokens`, `usage.completion_tokens`. `L_gt` is a reference answer's. An answer whose `finish_reason` is
+`length`, or that fills its row's `max_tokens`, was cut. Sampling parameters, `tools` and `response_format` are carried
+in the request; all further fields are metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from dataclasses import fields as fields_of
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lengthwise.errors import InputError, RequestError, first_line
+from lengthwise.estimates import MAX_TOKENS
+from lengthwise.learning.data import LengthData
+from lengthwise.types import Request, SamplingParams
+
+PAPER_LIMIT = 512  # what the paper's answers were cut at; a few of its rows say 513 or 514
+PAPER_SAMPLES = "L_t"
+REFERENCE = "L_gt"
+
+_PROMPTS = ("prompt", "messages", "instruction")
+_SAMPLING = frozenset(field.name for field in fields_of(SamplingParams))
+_API_FIELDS = frozenset({"tools", "tool_choice", "response_format", "n"})
+_ANSWER = {"length", "completion_tokens", "usage", "finish_reason", "text"}  # not for a predictor's eyes
+_OWN = {*_PROMPTS, "input", "id", "max_tokens", *_SAMPLING, *_API_FIELDS, *_ANSWER}
+
+Fields = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Example:
+    request: Request
+    lengths: list[float]
+    is_cut: list[bool]
+    reference: float
+
+
+class _RowError(Exception):
+    """What is wrong with one row; its reader adds the place."""
+
+
+def read_file(path: Path) -> LengthData:
+    """All rows of a JSONL or Parquet file. Raises InputError with the line, or the row, that is wrong."""
+    rows = _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
+    examples, is_paper = [], False
+    for place, number, fields in rows:
+        is_paper = is_paper or any(name.startswith(PAPER_SAMPLES) for name in fields)
+        try:
+            examples.append(_example(fields, str(number)))
+        except (_RowError, RequestError) as error:
+            raise InputError(f"{path}, {place}: {error} Mend the row, or leave it out.") from error
+    if not examples:
+        raise InputError(f"{path} holds no rows; wanted are a prompt and a length in each.")
+    data = _table(examples)
+    return data.within(PAPER_LIMIT) if is_paper else data
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, int, Fields]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield f"line {number}", number, _parsed(path, number, line)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} can't be read as JSON lines ({first_line(error)}); nothing was learned.") from error
+
+
+def _parsed(path: Path, number: int, line: str) -> Fields:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}, line {number} is no JSON ({error}); wanted is one object a line.") from error
+    if not isinstance(fields, dict):
+        raise InputError(f"{path}, line {number} is no object; wanted is one with a prompt and a length.")
+    return fields
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, int, Fields]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
+            for number, fields in enumerate(rows, start=1):
+                yield f"row {number}", number, {name: value for name, value in fields.items() if value is not None}
+    except (OSError, pyarrow.ArrowException) as error:
+        raise InputError(f"{path} can't be read as Parquet ({first_line(error)}); nothing was learned.") from error
+
+
+def _table(examples: list[_Example]) -> LengthData:
+    """Rows of unequal length side by side, the rest missing."""
+    num_samples = max(len(example.lengths) for example in examples)
+    lengths = np.full((len(examples), num_samples), np.nan)
+    is_cut = np.zeros(lengths.shape, bool)
+    for row, example in enumerate(examples):
+        lengths[row, : len(example.lengths)] = example.lengths
+        is_cut[row, : len(example.is_cut)] = example.is_cut
+    reference = np.array([example.reference for example in examples])
+    requests = tuple(example.request for example in examples)
+    return LengthData(requests, lengths, is_cut, reference=None if np.isnan(reference).all() else reference)
+
+
+# -- one row ---------------------------------------------------------------------------------------------------
+
+
+def _example(fields: Fields, default_id: str) -> _Example:
+    request = _request(fields, default_id)
+    lengths = _lengths(fields)
+    if request.max_tokens and (beyond := max(lengths)) > request.max_tokens:
+        raise _RowError(f"the length {beyond:g} lies beyond the row's max_tokens of {request.max_tokens}.")
+    was_cut = fields.get("finish_reason") == "length"
+    is_cut = [was_cut or length == request.max_tokens for length in lengths]
+    reference = _length(REFERENCE, fields[REFERENCE]) if fields.get(REFERENCE) is not None else math.nan
+    return _Example(request, lengths, is_cut, reference)
+
+
+def _request(fields: Fields, default_id: str) -> Request:
+    sampling = {name: fields[name] for name in _SAMPLING & fields.keys() if fields[name] is not None}
+    if "stop" in sampling:
+        sampling["stop"] = (sampling["stop"],) if isinstance(sampling["stop"], str) else tuple(sampling["stop"])
+    return Request(
+        str(fields.get("id") or default_id),
+        _prompt(fields),
+        SamplingParams(**sampling),
+        fields.get("max_tokens"),
+        metadata={name: value for name, value in fields.items() if name not in _OWN and not name.startswith("L_")},
+        api_fields={name: fields[name] for name in _API_FIELDS & fields.keys() if fields[name]},
+    )
+
+
+def _prompt(fields: Fields) -> str | tuple[Any, ...]:
+    given = [name for name in _PROMPTS if fields.get(name) is not None]
+    if len(given) != 1:
+        raise _RowError(f"it has {' and '.join(given) or 'none'} of {', '.join(_PROMPTS)}; exactly one is wanted.")
+    value = fields[given[0]]
+    if given == ["messages"] and isinstance(value, list):
+        return tuple(value)
+    if given == ["messages"] or not isinstance(value, str):
+        raise _RowError(f"{given[0]} is {value!r:.60}; a text (or a list of messages) was expected.")
+    return f"{value}\n{fields['input']}" if given == ["instruction"] and fields.get("input") else value
+
+
+def _lengths(fields: Fields) -> list[float]:
+    """The row's samples. `usage` counts as its `completion_tokens`."""
+    usage = fields.get("usage")
+    found = {**fields, **(usage if isinstance(usage, dict) else {})}
+    for name in ("length", "completion_tokens"):
+        if name in found:
+            value = found[name]
+            return _samples(name, value if isinstance(value, list) else [value])
+        if samples := [name for name in fields if name.startswith(PAPER_SAMPLES)]:
+            return [_length(name, fields[name]) for name in sorted(samples)]
+    raise _RowError("it has no length; `length`, `completion_tokens` or `usage.completion_tokens` is wanted.")
+
+
+def _samples(name: str, values: Iterable[Any]) -> list[float]:
+    lengths = [_length(name, value) for value in values]
+    if not lengths:
+        raise _RowError(f"{name} is an empty list; at least one sample is wanted.")
+    return lengths
+
+
+def _length(name: str, value: Any) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 1 <= value <= MAX_TOKENS:
+        raise _RowError(f"{name} is {value!r:.60}; it must be a number of tokens, from 1 to {MAX_TOKENS:,}.")
+    return float(value)

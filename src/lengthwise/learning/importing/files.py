@@ -1,0 +1,77 @@
+"""A file → its lines or its JSON array; gzip is seen by its first bytes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import TextIOWrapper
+from pathlib import Path
+from typing import IO, Any
+
+from lengthwise.errors import InputError
+
+_GZIP = b"\x1f\x8b"
+_BOM = "\ufeff"
+
+
+@dataclass(frozen=True, slots=True)
+class TextFile:
+    """A file that is read as text, plain or gzip: UTF-8, where bytes that are none become U+FFFD.
+
+    Reading raises InputError where the file can't be read.
+    """
+
+    path: Path
+
+    def lines(self) -> Iterator[tuple[int, str]]:
+        """Lines that are not blank, with their numbers from 1."""
+        try:
+            with self._open() as file:
+                for number, line in enumerate(file, start=1):
+                    text = line.removeprefix(_BOM).strip() if number == 1 else line.strip()
+                    if text:
+                        yield number, text
+        except (OSError, EOFError, zlib.error) as error:  # the last two: gzip that was cut off, or is none
+            told = getattr(error, "strerror", None) or error
+            raise InputError(f"{self.path} can't be read ({told}); give a file that can be.") from error
+
+    def first_line(self) -> str | None:
+        """The first line that is not blank; None in an empty file."""
+        return next((line for _, line in self.lines()), None)
+
+    def array(self) -> list[Any]:
+        """The whole file as one JSON array. Raises InputError if it is none."""
+        try:
+            value = json.loads("\n".join(line for _, line in self.lines()))
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{self.path} is no JSON ({error}); it may have been cut off.") from error
+        if not isinstance(value, list):
+            raise InputError(f"{self.path} is no JSON array; wanted is one array of objects.")
+        return value
+
+    @contextmanager
+    def _open(self) -> Iterator[IO[str]]:
+        with self.path.open("rb") as raw:
+            is_gzip = raw.read(len(_GZIP)) == _GZIP
+            raw.seek(0)
+            # Only "\n" ends a line: Unicode's other separators stand in prompts.
+            content = gzip.GzipFile(fileobj=raw) if is_gzip else raw
+            yield TextIOWrapper(content, encoding="utf-8", errors="replace", newline="\n")
+
+
+def parse_object(line: str) -> dict[str, Any] | None:
+    """The JSON object that a line is; None where it is none."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def whole_tokens(value: Any) -> int | None:
+    """A length: a whole number of tokens, 1 or more; None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 1 else None

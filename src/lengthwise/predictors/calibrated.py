@@ -1,0 +1,156 @@
+"""A predictor whose chances were corrected on answers that it had not seen: conformal calibration.
+
+A label's rank is the chance that the predictor gave to an answer at most that long. If its chances are right, ranks are
+spread evenly from 0 to 1. So the ranks of n held-out answers say what each stated chance is worth: the i-th smallest
+stands for i / (n + 1), whatever the predictor is and however the lengths are distributed, as long as new prompts are
+like the held-out ones (Vovk et al., conformal predictive distributions). A factor on all lengths comes first, for a
+model that writes longer or shorter throughout. What comes out is one survival function a request again, so `given` and
+`capped` stay coherent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lengthwise.errors import PredictorError
+from lengthwise.estimates import GRID, POINTS_PER_OCTAVE, Floats, LengthEstimates
+from lengthwise.predictors import folder as files
+from lengthwise.predictors.residuals import Doubles
+from lengthwise.predictors.survival import checked_lengths, kaplan_meier
+from lengthwise.protocols import LengthPredictor
+from lengthwise.types import Completion, Request
+
+KIND = "calibrated"
+INNER = "inner"
+MIN_ANSWERS = 20  # fewer say nothing of the outer tenths
+MAX_LEVELS = 1001
+
+# A curve says nothing of lengths that it calls impossible: all have the rank 0 or 1. So it is mixed with a little of
+# one without ends (half of the answers at n tokens reach 2n, around the same median), which a calibration then weighs.
+ENDLESS_SHARE = 0.02
+_GOLDEN = 0.6180339887498949  # its multiples fill the unit interval evenly, in whatever order lengths come
+
+
+class CalibratedPredictor:
+    """`inner`, with its lengths times 2 ** `octaves`, and chances corrected: stated ones `stated` (k, rising from 0 to
+    1) are worth `true` (k)."""
+
+    def __init__(
+        self, inner: LengthPredictor, octaves: float, stated: Floats, true: Floats, model: str | None = None
+    ) -> None:
+        self.inner = inner
+        self.octaves = octaves
+        self.stated = stated
+        self.true = true
+        self.model = model
+
+    @classmethod
+    def fit(
+        cls,
+        inner: LengthPredictor,
+        requests: Sequence[Request],
+        lengths: ArrayLike,
+        is_censored: ArrayLike | None = None,
+        *,
+        model: str | None = None,
+    ) -> Self:
+        """Correct `inner` by answers that it did not learn from (lengths in tokens; censored: "at least this").
+
+        `model` is the identity of the model that answered; None: that of `inner`. Raises ValueError on lengths that
+        can't be, PredictorError on fewer than 20 answers, or where `inner` knows no distribution to correct.
+        """
+        tokens, censored = checked_lengths(lengths, is_censored)
+        if len(tokens) != len(requests):
+            raise ValueError(f"There are {len(requests)} requests and {len(tokens)} lengths; each needs its own.")
+        if len(tokens) < MIN_ANSWERS:
+            raise PredictorError(f"{len(tokens)} answers can't calibrate a predictor; {MIN_ANSWERS} are needed.")
+        estimates = inner.predict(requests)
+        if not np.isfinite(estimates.median).all() or np.isfinite(estimates.limit).any():
+            raise PredictorError("This predictor gives no distribution that could be calibrated; train one first.")
+        octaves = float(np.median(np.log2(tokens / estimates.median)))
+        stated, true = _levels(_opened(_scaled(estimates, octaves)), tokens, censored)
+        return cls(inner, octaves, stated, true, model or inner.model)
+
+    def predict(self, requests: Sequence[Request]) -> LengthEstimates:
+        """Rows of which `inner` knows nothing stay so."""
+        scaled = _scaled(self.inner.predict(requests), self.octaves)
+        corrected = 1 - np.interp(1 - _opened(scaled).survival, self.stated, self.true)
+        is_known = np.isfinite(scaled.median)[:, None]
+        return LengthEstimates.from_survival(np.where(is_known, corrected, scaled.survival))
+
+    def observe(self, requests: Sequence[Request], completions: Sequence[Completion]) -> None:
+        self.inner.observe(requests, completions)
+
+    # -- on disk -----------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> None:
+        """Write it into `folder`, the inner predictor into a folder inside. Raises PredictorError where that can't be
+        saved."""
+        target = Path(folder)
+        save_inner = getattr(self.inner, "save", None)
+        if save_inner is None:
+            raise PredictorError("The predictor inside the calibrated one can't be saved.")
+        target.mkdir(parents=True, exist_ok=True)
+        (target / files.HEADER).unlink(missing_ok=True)
+        save_inner(target / INNER)
+        files.write_arrays(target, {"stated": self.stated, "true": self.true})
+        files.write_header(target, KIND, {"model": self.model, "octaves": self.octaves})
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Raises PredictorError on a folder that can't be read."""
+        from lengthwise.predictors.saved import load_folder
+
+        source = Path(folder)
+        header = files.read_header(source)
+        octaves = float(files.field(source, header, "octaves", float | int))
+        arrays = files.read_arrays(source, {"stated": (None,), "true": (None,)})
+        stated, true = arrays["stated"], arrays["true"]
+        if stated.shape != true.shape or not (_rises(stated) and _rises(true)) or not abs(octaves) < 17:
+            raise PredictorError(f"{source}: its levels are no calibration. Calibrate the predictor again.")
+        inner: Any = source / INNER
+        if files.read_header(inner).get("kind") == KIND:
+            raise PredictorError(f"{source} calibrates what is calibrated already. Calibrate the inner one again.")
+        return cls(load_folder(inner), octaves, stated, true, files.field(source, header, "model", str | None))
+
+
+def _scaled(estimates: LengthEstimates, octaves: float) -> LengthEstimates:
+    """All lengths times 2 ** octaves: the curves, moved along the grid."""
+    position = np.arange(len(GRID)) - octaves * POINTS_PER_OCTAVE
+    left = np.floor(position).astype(np.intp)
+    share = (position - left).astype(np.float32)
+    padded = np.pad(estimates.survival, ((0, 0), (1, 1)), mode="edge")
+    padded[:, 0] = 1
+    before, after = (padded[:, np.clip(index + 1, 0, len(GRID) + 1)] for index in (left, left + 1))
+    return LengthEstimates.from_survival(before + (after - before) * share)
+
+
+def _opened(estimates: LengthEstimates) -> LengthEstimates:
+    """Curves with a little chance for every length; what is unknown stays so."""
+    endless = 1 / (1 + GRID / estimates.median[:, None])
+    return LengthEstimates.from_survival((1 - ENDLESS_SHARE) * estimates.survival + ENDLESS_SHARE * endless)
+
+
+def _levels(estimates: LengthEstimates, tokens: Doubles, is_censored: Any) -> tuple[Floats, Floats]:
+    """What stated chances are worth: both rise from 0 to 1.
+
+    n tokens stand for all lengths above n - 1, evenly: whole numbers come often, and equal ranks would say nothing of
+    the chances between them.
+    """
+    spread = np.arange(len(tokens)) * _GOLDEN % 1
+    ranks = 1 - estimates.exceeds(np.maximum(tokens - spread, 0.5)).astype(np.float64)
+    at = np.unique(ranks)
+    at = at[np.linspace(0, len(at) - 1, min(len(at), MAX_LEVELS - 2)).round().astype(int)]
+    true = 1 - kaplan_meier(ranks, is_censored, at)
+    inside = (at > 0) & (at < 1)
+    levels = [np.concatenate([[0.0], values[inside], [1.0]]).astype(np.float32) for values in (at, true)]
+    return levels[0], levels[1]
+
+
+def _rises(levels: Floats) -> bool:
+    return len(levels) >= 2 and levels[0] == 0 and levels[-1] == 1 and bool((np.diff(levels) >= 0).all())

@@ -1,0 +1,86 @@
+"""What a request looks like beside its words: numbers for trees to split on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from lengthwise.estimates import Floats
+from lengthwise.predictors.terms import clip, prompt_text
+from lengthwise.types import Request
+
+NAMES = (
+    "first_line_characters",
+    "first_line_words",
+    "other_characters",
+    "other_words",
+    "other_lines",
+    "commas",
+    "full_stops",
+    "quotes",
+    "capitals",
+    "digits",
+    "is_question",
+    "ends_in_colon",
+    "num_numbers",
+    "first_number",
+    "largest_number",
+    "foreign_bytes",
+    "num_messages",
+    "system_characters",
+    "history_characters",
+    "num_tools",
+    "has_response_format",
+)
+
+# `max_tokens` is left out: estimates are natural lengths, which a limit does not change.
+_NUMBER_WORDS = {
+    word: number
+    for number, word in enumerate(("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), start=2)
+}
+_find_numbers = re.compile(r"\b(?:\d{1,4}|" + "|".join(_NUMBER_WORDS) + r")\b").findall
+_count_capitals = re.compile("[A-Z]").findall
+_count_digits = re.compile("[0-9]").findall
+
+
+def structure(requests: Sequence[Request]) -> Floats:
+    """n × len(NAMES), float32."""
+    rows = [_text_row(clip(prompt_text(request))) + _chat_row(request) for request in requests]
+    return np.array(rows, np.float32).reshape(len(requests), len(NAMES))
+
+
+def _text_row(text: str) -> list[float]:
+    first, _, rest = text.strip().partition("\n")
+    numbers = [_NUMBER_WORDS.get(word) or int(word) for word in _find_numbers(first.lower())]
+    return [
+        len(first),
+        first.count(" ") + 1,
+        len(rest),
+        rest.count(" "),
+        rest.count("\n"),
+        text.count(","),
+        text.count("."),
+        text.count('"'),
+        len(_count_capitals(first)),
+        len(_count_digits(text)),
+        first.endswith("?"),
+        first.endswith(":"),
+        len(numbers),
+        numbers[0] if numbers else 0,
+        max(numbers, default=0),
+        0 if text.isascii() else len(text.encode("utf-8", "surrogatepass")) - len(text),
+    ]
+
+
+def _chat_row(request: Request) -> list[float]:
+    fields = request.api_fields
+    tools = fields.get("tools")
+    about_fields = [len(tools) if isinstance(tools, list) else 0, bool(fields.get("response_format"))]
+    if isinstance(request.prompt, str):
+        return [0, 0, 0, *about_fields]
+    sizes = [(message.get("role"), len(str(message.get("content") or ""))) for message in request.prompt]
+    system = sum(size for role, size in sizes if role in ("system", "developer"))
+    history = sum(size for _, size in sizes[:-1]) - (system if sizes and sizes[-1][0] != "system" else 0)
+    return [len(sizes), system, max(history, 0), *about_fields]
