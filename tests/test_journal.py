@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,58 +18,41 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lengthwise.errors import JobError
-from lengthwise.journal import Fingerprint, Journal, files, fingerprint
-from lengthwise.types import Completion, ErrorInfo, PredictedTokens, SamplingParams
+from lengthwise.journal import Fingerprint, Journal, files
+from lengthwise.journal.index import Index
+
+Answer = tuple[bytes, bool]  # a line, and whether it is a failure
 
 
 def parts(**changes: object) -> Fingerprint:
-    settings: dict[str, object] = {
-        "input_sha256": "ab" * 32,
-        "input_format": "jsonl",
-        "model": "tiny@1",
-        "sampling": SamplingParams(stop=("END",)),
-        "max_tokens": 64,
-        "seed": 0,
-        "chat_template": None,
-    }
-    return fingerprint(**{**settings, **changes})  # type: ignore[arg-type]
+    return {"input": "ab" * 32, "model": "tiny@1", "max_tokens": 64, "stop": ["END"], **changes}
 
 
-def answer(index: int, text: str = "An answer.") -> Completion:
-    return Completion(f"r{index}", text, "stop", 5, 7 + index, 2, PredictedTokens(8.5, float("inf")))
+def answer(index: int, text: str = "An answer.") -> Answer:
+    return line({"id": f"r{index}", "text": text}), False
 
 
-def test_metadata_and_token_ids_are_left_out(tmp_path: Path) -> None:
-    """The input has the one, and an answer is its text: neither is stored twice."""
-    write(tmp_path / "j", [replace(answer(0), metadata={"topic": "tea"}, tokens=(1, 2))])
-    assert read(tmp_path / "j") == [answer(0)]
+def line(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
-completions = st.builds(
-    Completion,
-    id=st.text(),
-    text=st.text(),
-    finish_reason=st.sampled_from(["stop", "length", "error"]),
-    prompt_tokens=st.integers(0, 9999),
-    completion_tokens=st.integers(0, 9999),
-    recomputed_tokens=st.integers(0, 9999),
-    predicted=st.none() | st.builds(PredictedTokens, st.floats(0, allow_nan=False), st.floats(0, allow_nan=False)),
-    error=st.none() | st.builds(ErrorInfo, st.text(), st.text(), st.none() | st.integers(1)),
+answers_of_any_kind = st.tuples(
+    st.dictionaries(st.text(), st.text() | st.floats() | st.none()).map(line), st.booleans()
 )
 
 
-def write(path: Path, answers: list[Completion], given: Fingerprint | None = None) -> None:
+def write(path: Path, answers: list[Answer], given: Fingerprint | None = None) -> None:
     with Journal.open(path) as journal:
         journal.resume(parts() if given is None else given)
-        for completion in answers:
-            journal.append(len(journal), completion)
+        for content, is_failed in answers:
+            journal.append(len(journal), content, is_failed)
 
 
-def read(path: Path) -> list[Completion]:
+def read(path: Path) -> list[Answer]:
     """All that a resumed journal holds, by index."""
     with Journal.open(path) as journal:
         journal.resume(parts())
-        return [journal.read(index) for index in range(len(journal))]
+        return [(record.answer, record.is_failed) for record in journal.in_order()]
 
 
 MEMORY = Path("/dev/shm")  # flushing hundreds of files to a busy disk takes half a minute
@@ -83,9 +65,9 @@ def folder() -> Iterator[Path]:
 
 
 @settings(deadline=None)  # a busy disk is slow at times
-@given(st.lists(completions, max_size=5))
-def test_what_is_appended_is_recovered(answers: list[Completion]) -> None:
-    """Any completion comes back equal, in any text, after the journal was closed."""
+@given(st.lists(answers_of_any_kind, max_size=5))
+def test_what_is_appended_is_recovered(answers: list[Answer]) -> None:
+    """Any line comes back byte for byte, in any text, after the journal was closed."""
     with folder() as at:
         write(at / "j", answers)
         assert read(at / "j") == answers
@@ -108,7 +90,7 @@ def test_truncated_anywhere_a_prefix_is_recovered_and_appending_goes_on(data: st
         with Journal.open(path) as journal:
             journal.resume(parts())
             for index in range(len(recovered), 4):
-                journal.append(index, answers[index])
+                journal.append(index, *answers[index])
         assert read(path) == answers
 
 
@@ -116,7 +98,7 @@ def test_an_append_is_in_the_file_when_it_returns(tmp_path: Path) -> None:
     """A killed process loses nothing that was appended: the line is with the operating system at once."""
     with Journal.open(tmp_path / "j") as journal:
         journal.resume(parts())
-        journal.append(3, answer(3))
+        journal.append(3, *answer(3))
         last = (tmp_path / "j").read_bytes().splitlines()[-1]
         assert json.loads(last)["index"] == 3
 
@@ -125,22 +107,83 @@ def test_the_disk_has_it_a_second_later(tmp_path: Path) -> None:
     """Power loss costs about the last second: a thread flushes to the disk while nothing more is appended."""
     with Journal.open(tmp_path / "j") as journal:
         journal.resume(parts())
-        journal.append(0, answer(0))
+        journal.append(0, *answer(0))
         time.sleep(1.5)
         assert journal._syncer is not None
         assert not journal._syncer.is_dirty
 
 
-def test_a_doubled_index_counts_once_and_the_first_wins(tmp_path: Path) -> None:
-    write(tmp_path / "j", [answer(0)])
-    line = (tmp_path / "j").read_bytes().splitlines(keepends=True)[1]
-    with (tmp_path / "j").open("ab") as file:
-        file.write(line.replace(b"An answer.", b"Another."))
-    assert [one.text for one in read(tmp_path / "j")] == ["An answer."]
+def test_what_failed_may_be_answered_again_and_the_last_record_counts(tmp_path: Path) -> None:
+    """A failure is superseded by what follows, also after a resume; the count of failures falls, that of what is
+    finished stays; read in turn, only the last record is given."""
+    write(tmp_path / "j", [(b'{"error": 1}\n', True), answer(1)])
+    with Journal.open(tmp_path / "j") as journal:
+        journal.resume(parts())
+        assert (len(journal), journal.num_failed, journal.has_failed(0)) == (2, 1, True)
+        journal.append(0, *answer(0))
+        assert (len(journal), journal.num_failed, journal.has_failed(0)) == (2, 0, False)
+        assert [record.index for record in journal.in_turn()] == [1, 0]
+        with pytest.raises(AssertionError, match="request 0 finished twice"):
+            journal.append(0, *answer(0))
+    assert read(tmp_path / "j") == [answer(0), answer(1)]
+
+
+def test_a_digest_is_kept_beside_the_answer(tmp_path: Path) -> None:
+    """With a digest or without, the answer is the same."""
+    with Journal.open(tmp_path / "j") as journal:
+        journal.resume(parts())
+        journal.append(0, *answer(0), digest="00ff")
+        journal.append(1, *answer(1))
+    with Journal.open(tmp_path / "j") as journal:
+        journal.resume(parts())
+        assert [(one.digest, one.answer) for one in journal.in_order()] == [
+            ("00ff", answer(0)[0]),
+            (None, answer(1)[0]),
+        ]
+
+
+def test_a_long_record_is_read_whole(tmp_path: Path) -> None:
+    """However many reads its length takes, and whatever stands behind it."""
+    answers = [answer(index, "long " * 4**index) for index in range(9)]
+    write(tmp_path / "j", answers)
+    assert read(tmp_path / "j") == answers
+
+
+def test_in_order_is_by_index_and_in_turn_by_time(tmp_path: Path) -> None:
+    with Journal.open(tmp_path / "j") as journal:
+        journal.resume(parts())
+        for index in (2, 0, 1):
+            journal.append(index, *answer(index))
+        assert [record.index for record in journal.in_order()] == [0, 1, 2]
+        assert [record.index for record in journal.in_turn()] == [2, 0, 1]
+        assert journal.read(1).answer == answer(1)[0]
+        with pytest.raises(KeyError):
+            journal.read(3)
+
+
+def test_memory_is_two_bits_a_request(tmp_path: Path) -> None:
+    """Offsets stand on the disk, in a file that has no name."""
+    index = Index(tmp_path)
+    for at in range(100_000):
+        index.note(at, at * 7, at % 3 == 0)
+    assert len(index._finished) + len(index._failed) < 2 * 100_000 / 8 * 2, "doubled when it grows"
+    assert (index.num_finished, index.num_failed) == (100_000, 33_334)
+    assert list(index.offsets(100_000)) == [at * 7 for at in range(100_000)]
+    assert list(tmp_path.iterdir()) == []
+    index.close()
 
 
 @pytest.mark.parametrize(
-    "damage", [b"\x00\x00\x00\n", b'{"index": 0}\n', b'{"index": "0", "completion": {}}\n', b"[]\n"]
+    "damage",
+    [
+        b"\x00\x00\x00\n",
+        b'{"index": 0}\n',
+        b'{"index": "0", "failed": false, "answer": {}}\n',
+        b'{"index": 1, "failed": false, "answer": {"id": }}\n',
+        b'{"index": 1, "failed": false, "answer": {"id": "\xff"}}\n',
+        b'{"done": 1}\n',
+        b"[]\n",
+    ],
 )
 def test_an_unreadable_line_in_the_middle_is_an_error_that_names_it(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "j"
@@ -152,58 +195,40 @@ def test_an_unreadable_line_in_the_middle_is_an_error_that_names_it(tmp_path: Pa
 
 
 def test_failures_are_counted_across_a_resume(tmp_path: Path) -> None:
-    failed = Completion("r1", "", "error", error=ErrorInfo("prompt_too_long", "Too long."))
-    write(tmp_path / "j", [answer(0), failed])
+    write(tmp_path / "j", [answer(0), (answer(1)[0], True)])
     with Journal.open(tmp_path / "j") as journal:
         journal.resume(parts())
         assert (len(journal), journal.num_failed) == (2, 1)
 
 
-CHANGES = {
-    "input": {"input_sha256": "cd" * 32},
-    "input_format": {"input_format": "text"},
-    "model": {"model": "tiny@2"},
-    "temperature": {"sampling": SamplingParams(temperature=0.7, stop=("END",))},
-    "stop": {"sampling": SamplingParams(stop=("FIN",))},
-    "max_tokens": {"max_tokens": 32},
-    "seed": {"seed": 1},
-    "chat_template": {"chat_template": "vicuna"},
-}
-
-
-@pytest.mark.parametrize("name", CHANGES)
-def test_another_job_is_refused_by_the_name_of_what_differs(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"input": "cd" * 32}, "input was changed, or is another one"),
+        ({"model": "tiny@2"}, "model was 'tiny@1' and is 'tiny@2' now"),
+        ({"max_tokens": 32}, "max_tokens was 64 and is 32 now"),
+        ({"stop": ("FIN",)}, r"stop was \['END'\] and is \('FIN',\) now"),
+        ({"new": 1}, "new was None and is 1 now"),
+    ],
+)
+def test_another_job_is_refused_by_the_name_of_what_differs(
+    tmp_path: Path, change: dict[str, object], told: str
+) -> None:
     """A mismatch names the part, both values and the ways out; the journal is left as it was."""
     write(tmp_path / "j", [answer(0)])
     before = (tmp_path / "j").read_bytes()
-    told = "the prompts file was changed.*" if name == "input" else rf"{name} was .* and is .* now"
     with pytest.raises(JobError, match=rf"settings: {told}\. .*-o, or --overwrite"):
-        write(tmp_path / "j", [], parts(**CHANGES[name]))
+        write(tmp_path / "j", [], parts(**change))
     assert (tmp_path / "j").read_bytes() == before
 
 
-def test_every_sampling_parameter_is_in_the_fingerprint() -> None:
-    """Each default that changes answers changes the fingerprint, those that will be added too."""
-    for name, value in {
-        "temperature": 0.5,
-        "top_p": 0.5,
-        "top_k": 5,
-        "repetition_penalty": 1.5,
-        "presence_penalty": 0.5,
-        "frequency_penalty": 0.5,
-        "stop": ("x",),
-    }.items():
-        assert parts(sampling=replace(SamplingParams(), **{name: value})) != parts(sampling=SamplingParams())
-    assert {*SamplingParams.__dataclass_fields__} - {*parts()} == set(), "a new parameter must come in"
-
-
-def test_without_a_model_the_rest_is_checked(tmp_path: Path) -> None:
-    """Before a model is loaded, all other differences are already found."""
+def test_some_parts_may_be_checked_before_the_others_are_known(tmp_path: Path) -> None:
+    """Before a model is loaded, all other differences are already found; a tuple is the list that JSON makes of it."""
     write(tmp_path / "j", [answer(0)])
     with Journal.open(tmp_path / "j") as journal:
-        journal.check(parts(model=None))
+        journal.check({"max_tokens": 64, "stop": ("END",)})
         with pytest.raises(JobError, match="max_tokens was 64 and is 32"):
-            journal.check(parts(model=None, max_tokens=32))
+            journal.check({"max_tokens": 32})
 
 
 HOLD = "import sys, time; from pathlib import Path; from lengthwise.journal import Journal\n"
@@ -259,6 +284,42 @@ def test_done_replaces_the_records_by_a_header(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["j"], "no temporary file is left"
 
 
+def test_done_with_its_records_a_job_can_go_on(tmp_path: Path) -> None:
+    """It is done until something is appended; what it was done with stays known, and the records count."""
+    path = tmp_path / "j"
+    write(path, [answer(0), (b'{"error": 1}\n', True)])
+    with Journal.open(path) as journal:
+        journal.resume(parts())
+        journal.mark_done({"num_failed": 1}, keep_records=True)
+        assert journal.is_done
+    with Journal.open(path) as journal:
+        assert (journal.is_done, journal.outcome) == (True, {"num_failed": 1})
+        journal.resume(parts())
+        journal.append(1, *answer(1))
+        assert not journal.is_done
+    with Journal.open(path) as journal:
+        assert not journal.is_done
+        journal.resume(parts())
+        assert journal.outcome == {"num_failed": 1}
+        assert [record.answer for record in journal.in_turn()] == [answer(0)[0], answer(1)[0]]
+        journal.mark_done({"num_failed": 0})
+    assert path.read_bytes().count(b"\n") == 1
+
+
+def test_a_torn_done_line_is_not_done(tmp_path: Path) -> None:
+    """Killed while it says so, the job says it again."""
+    path = tmp_path / "j"
+    with Journal.open(path) as journal:
+        journal.resume(parts())
+        journal.append(0, *answer(0))
+        journal.mark_done({"num_failed": 1}, keep_records=True)
+    path.write_bytes(path.read_bytes()[:-3])
+    with Journal.open(path) as journal:
+        assert not journal.is_done
+        journal.resume(parts())
+        assert len(journal) == 1
+
+
 def test_a_full_disk_is_an_error_and_leaves_whole_lines(tmp_path: Path) -> None:
     """An append that finds no room takes nothing, says so, and what was there before is safe."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -268,10 +329,10 @@ def test_a_full_disk_is_an_error_and_leaves_whole_lines(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "j").stat().st_size + 400, hard))
         try:
             with pytest.raises(JobError, match="1 finished requests are safe"):
-                journal.append(1, answer(1, "long " * 100))
+                journal.append(1, *answer(1, "long " * 100))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        journal.append(1, answer(1, "short"))
+        journal.append(1, *answer(1, "short"))
     assert read(tmp_path / "j") == [answer(0), answer(1, "short")]
 
 
@@ -289,7 +350,11 @@ def test_a_foreign_file_is_left_alone(tmp_path: Path, content: str) -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [('{"lengthwise_journal": 99}\n', "format 99"), ('{"lengthwise_journal": 1, "stat\n', "line 1 is unreadable")],
+    [
+        ('{"lengthwise_journal": 99}\n', "format 99"),
+        ('{"lengthwise_journal": 1, "state": "open", "fingerprint": {}, "outcome": {}}\n', "format 1, .* knows 2"),
+        ('{"lengthwise_journal": 2, "stat\n', "line 1 is unreadable"),
+    ],
 )
 def test_an_unknown_header_is_refused(tmp_path: Path, content: str, said: str) -> None:
     (tmp_path / "j").write_text(content)
@@ -359,7 +424,7 @@ def test_a_last_flush_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     """Closing raises it, with the lock given back."""
     journal = Journal.open(tmp_path / "j")
     journal.resume(parts())
-    journal.append(0, answer(0))
+    journal.append(0, *answer(0))
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", _full)
         with pytest.raises(JobError, match="can't be flushed"):

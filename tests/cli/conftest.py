@@ -41,7 +41,7 @@ def replayed(monkeypatch: pytest.MonkeyPatch) -> Command:
     """`replayed(*arguments)`: the exit code of the command in this process, where models are recorded lengths."""
 
     def open_pipeline(settings: run.RunSettings) -> Pipeline:
-        config = ReplayConfig(Capabilities(max_running=4), max_tokens=settings.engine.max_tokens)
+        config = ReplayConfig(Capabilities(max_running=4), max_tokens=settings.engine.run.max_tokens)
         engine = ReplayEngine(LENGTHS, config)
         return Pipeline(
             engine=engine, predictor=settings.predictor, scheduler=settings.schedule, seed=settings.job.seed

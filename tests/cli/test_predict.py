@@ -47,6 +47,22 @@ def test_bad_rows_are_errors_and_code_1(prompts, capsys) -> None:
     assert (found[1]["error"]["type"], found[1]["error"]["line"]) == ("invalid_json", 2)
 
 
+def test_from_standard_input(tmp_path, monkeypatch, capsys) -> None:
+    """`-` reads what is fed to the process, of whatever format."""
+    (tmp_path / "fed").write_text("First\n\nSecond\n")
+    with (tmp_path / "fed").open() as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert main(["predict", "-", "--predictor", "constant:80"]) == 0
+    assert [row["id"] for row in lines(capsys.readouterr().out)] == ["1", "3"]
+
+
+def test_another_name_for_the_prompt(tmp_path, capsys) -> None:
+    """--prompt-field, as for `run`."""
+    (tmp_path / "p.jsonl").write_text('{"question": "Why?"}')
+    assert main(["predict", str(tmp_path / "p.jsonl"), "--predictor", "constant:80", "--prompt-field", "question"]) == 0
+    assert lines(capsys.readouterr().out)[0]["p50"] == 80
+
+
 def test_to_a_file(prompts, capsys) -> None:
     """With -o the lines go to a file; an existing one is written over only when asked."""
     output = prompts.with_name("lengths.jsonl")

@@ -27,6 +27,14 @@ def test_rate_and_time_left_come_from_the_last_half_minute() -> None:
     assert left_s == pytest.approx(10)
 
 
+def test_what_is_not_yet_in_the_window_counts_by_the_average() -> None:
+    """Time left speaks of the whole file, not of the requests that are scheduled by now."""
+    meter = Meter()
+    meter.read(Counts(), 0.0)
+    counts = Counts(num_finished=10, completion_tokens=1000, expected_tokens=500)
+    assert meter.read(counts, 10.0, num_unread=20) == (100.0, (500 + 20 * 100) / 100)
+
+
 def test_tokens_that_are_thrown_away_are_no_negative_rate() -> None:
     """When a cut answer is restarted, written tokens fall: the rate is never negative."""
     meter = Meter()
@@ -38,6 +46,7 @@ def test_the_line() -> None:
     """Requests, tokens a second and, where it can be said, the time left."""
     assert reading(1200, 5000, 2310.4, 130.0) == "1,200 of 5,000 requests, 2,310 tokens/s, about 2 min left"
     assert reading(0, 5, 0.0, None) == "0 of 5 requests, 0 tokens/s"
+    assert reading(7, None, 5.0, 130.0) == "7 requests, 5 tokens/s", "how many there are is not known of a pipe"
     assert [duration(seconds) for seconds in (0.2, 45, 100, 5400)] == ["1 s", "45 s", "2 min", "1.5 h"]
 
 

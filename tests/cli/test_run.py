@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -13,8 +14,10 @@ from typing import Any
 
 import pytest
 
-from lengthwise.cli.run import asked_for
-from lengthwise.engines.transformers import ModelOptions
+from lengthwise.cli import main
+from lengthwise.cli.engines import EngineChoice
+from lengthwise.cli.engines import asked_for as asked_for_choice
+from lengthwise.engines.transformers import ModelOptions, RunOptions
 
 SCRIPT = """
 import sys
@@ -26,7 +29,7 @@ from lengthwise.types import Capabilities
 def open_pipeline(settings):
     lengths = {f"r{i}": 1 + i * 37 % 600 for i in range(30)}
     config = ReplayConfig(Capabilities(max_running=4), step_fixed_s=0.0004, is_paced=True)
-    return Pipeline(engine=ReplayEngine(lengths, config), predictor="none")
+    return Pipeline(engine=ReplayEngine(lengths, config), predictor="none", window=settings.job.window)
 
 run.open_pipeline = open_pipeline
 sys.exit(main(sys.argv[1:]))
@@ -61,7 +64,7 @@ def test_failed_rows_are_code_1_also_the_second_time(replayed, prompts, answers,
     assert replayed("run", prompts, "-o", answers) == 1
     told = capsys.readouterr().err
     assert "already complete" in told
-    assert "into a file of their own" in told
+    assert "--retry-failed" in told
     assert answers.read_bytes() == before
 
 
@@ -89,6 +92,10 @@ def test_a_template_counts_by_its_content(replayed, prompts, answers, capsys) ->
 def test_the_bundled_model_is_no_folder_of_that_name(tmp_path, monkeypatch) -> None:
     """A finished job of the one is none of the other."""
     monkeypatch.chdir(tmp_path)
+
+    def asked_for(model: ModelOptions) -> str:
+        return asked_for_choice(EngineChoice(model, RunOptions()))
+
     bundled = asked_for(ModelOptions())
     assert asked_for(ModelOptions("bundled")) != bundled
     (tmp_path / "bundled").mkdir()
@@ -146,26 +153,143 @@ def test_a_job_with_other_settings_is_refused(replayed, prompts, answers, capsys
     assert replayed("run", prompts, "-o", answers, "--max-tokens", "50", "--overwrite") == 0
 
 
-def test_ctrl_c_keeps_what_is_finished(prompts, answers) -> None:
-    """The first SIGINT ends the run with code 130 and says how to go on; the next run does the rest only."""
-    command = [sys.executable, "-c", SCRIPT, "run", str(prompts), "-o", str(answers), "--json"]
-    journal = answers.with_name("answers.jsonl.journal")
+COMMAND = [sys.executable, "-c", SCRIPT, "run"]
+
+
+def wait_for_records(answers: Path, num: int, process: subprocess.Popen[str]) -> None:
+    journal = answers.with_name(answers.name + ".journal")
+    while not (journal.exists() and journal.read_bytes().count(b"\n") > num):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_lets_what_runs_finish(prompts, answers, number: signal.Signals, code: int) -> None:
+    """The first SIGINT or SIGTERM starts nothing new, and ends the run with its code when what runs is finished; the
+    next run does the rest only."""
+    command = [*COMMAND, str(prompts), "-o", str(answers), "--json", "--window", "2"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        while not (journal.exists() and journal.read_bytes().count(b"\n") > 4):
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.005)
-        process.send_signal(signal.SIGINT)
+        wait_for_records(answers, 4, process)
+        process.send_signal(number)
         out, err = process.communicate(timeout=20)
-    assert process.returncode == 130
+    assert process.returncode == code
+    assert "what runs is finished" in err
     assert "Run the same command again to go on" in err
     assert "Traceback" not in err
     finished = json.loads(out)
     assert finished["status"] == "interrupted"
+    assert 4 <= finished["finished"] < 30
     assert not answers.exists()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["resumed"] == finished["finished"] >= 4
+    assert json.loads(done.stdout)["resumed"] == finished["finished"]
     assert f"30 rows, {finished['finished']} from before" in done.stderr
     assert [row["id"] for row in read(answers)] == [f"r{i}" for i in range(30)]
+
+
+def test_a_second_signal_stops_at_once(prompts, answers) -> None:
+    """Whoever asks twice does not wait for long answers; what is finished is kept."""
+    slow = SCRIPT.replace("step_fixed_s=0.0004", "step_fixed_s=0.01")  # up to six seconds an answer
+    command = [sys.executable, "-c", slow, "run", str(prompts), "-o", str(answers)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_for_records(answers, 2, process)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        told = process.stderr.readline()
+        asked_s = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        err = process.communicate(timeout=20)[1]
+    assert "what runs is finished" in told
+    assert process.returncode == 130
+    assert err.endswith("lengthwise: Interrupted; what is finished is kept. Run the same command again to go on.\n")
+    assert "Traceback" not in err
+    assert time.monotonic() - asked_s < 3
+    assert subprocess.run([*COMMAND, *command[4:]], check=False).returncode == 0
+
+
+def test_prompts_come_through_a_pipe(answers) -> None:
+    """`-` reads standard input; answers are written while more is to come, and a signal ends the wait for it."""
+    command = [*COMMAND, "-", "-o", str(answers)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.write("".join(f'{{"id": "r{i}", "prompt": "Hi."}}\n' for i in range(4)))
+        process.stdin.flush()
+        wait_for_records(answers, 4, process)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+        assert process.stderr is not None
+        assert "Fatal" not in process.stderr.read()
+    fed = "".join(f'{{"id": "r{i}", "prompt": "Hi."}}\n' for i in range(30))
+    done = subprocess.run([*command, "--json"], input=fed, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["resumed"] == 4
+    assert [row["id"] for row in read(answers)] == [f"r{i}" for i in range(30)]
+
+
+def test_answers_go_through_a_pipe(prompts) -> None:
+    """`-o -` writes each answer to stdout when it is there, and all else to stderr."""
+    command = [*COMMAND, str(prompts), "-o", "-", "--as-completed"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    ids = [json.loads(line)["id"] for line in done.stdout.splitlines()]
+    assert sorted(ids) == sorted(f"r{i}" for i in range(30))
+    assert ids != [f"r{i}" for i in range(30)]
+    assert "Standard output: 30 rows" in done.stderr
+    assert [path.name for path in prompts.parent.iterdir()] == ["prompts.jsonl"]
+
+
+def test_a_pipe_that_is_closed_ends_the_run(prompts) -> None:
+    """`| head -1` has its line; the command ends with the code of a broken pipe and one sentence."""
+    command = [*COMMAND, str(prompts), "-o", "-", "--as-completed"]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=buffered) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert json.loads(process.stdout.readline())["id"] == "r0"
+        process.stdout.close()
+        err = process.stderr.read()
+        assert process.wait(timeout=20) == 141
+    assert err.startswith("lengthwise: Whoever read the answers is gone: stopped after")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-o", "-"], "give one with -o, or --as-completed"),
+        (["-o", "-", "--as-completed", "--json"], "both go to standard output"),
+        (["-o", "-", "--as-completed", "--retry-failed"], "--retry-failed needs answers that are in a file"),
+        (["-o", "a.parquet", "--as-completed"], "can't grow line by line"),
+        (["-o", "a", "--window", "0"], "window is 0"),
+        (["-o", "a", "--base-url", "http://localhost"], "add --engine openai"),
+        (["-o", "a", "--engine", "openai"], "give --base-url"),
+    ],
+)
+def test_what_does_not_go_together(prompts, arguments, said, monkeypatch, capsys) -> None:
+    """One sentence with the way out, code 2, and nothing is begun."""
+    monkeypatch.chdir(prompts.parent)
+    assert main(["run", str(prompts), *arguments]) == 2
+    assert said in capsys.readouterr().err
+    assert [path.name for path in prompts.parent.iterdir()] == ["prompts.jsonl"]
+
+
+def test_failed_rows_are_answered_again(replayed, prompts, answers, capsys) -> None:
+    """--retry-failed answers what ended as an error, and says how many were there from before."""
+    with prompts.open("a") as file:
+        file.write('\n{"id": "new", "prompt": "without a recorded length"}')
+    assert replayed("run", prompts, "-o", answers) == 1
+    assert replayed("run", prompts, "-o", answers, "--retry-failed") == 1
+    assert "31 rows, 30 from before, 1 of them failed" in capsys.readouterr().err
+
+
+def test_a_field_with_another_name(replayed, prompts, answers) -> None:
+    """--prompt-field says which one is the prompt; --output-format what the answers look like."""
+    prompts.write_text('{"custom": 1, "question": "Why?", "id": "r1"}')
+    assert replayed("run", prompts, "-o", answers, "--prompt-field", "question") == 0
+    assert read(answers)[0]["metadata"] == {"custom": 1}
+    assert replayed("run", prompts, "-o", answers, "--prompt-field", "question", "--output-format", "parquet") == 2
+    parquet = answers.with_suffix(".parquet")
+    assert replayed("run", prompts, "-o", parquet, "--prompt-field", "question") == 0
+    assert parquet.read_bytes().startswith(b"PAR1")
 
 
 def test_ctrl_c_while_a_model_is_loaded(replayed, prompts, answers, monkeypatch, capsys) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -146,9 +149,12 @@ class TestAnswers:
         assert second["finish_reason"] != "error"
 
     def test_only_the_answers_and_a_short_journal_are_left(self, options: JobOptions) -> None:
-        """When the job is done, nothing temporary stays, and the journal is one line."""
+        """When the job is done, nothing temporary stays. The journal is one line, if no row failed."""
         run(options)
         assert names(options.answers.parent) == ["answers.jsonl", "answers.jsonl.journal", "prompts.jsonl"]
+        assert options.journal.read_bytes().count(b"\n") == 1 + 41 + 1, "kept for --retry-failed"
+        options.prompts.write_text(options.prompts.read_text().replace("no json\n", ""))
+        run(replace(options, overwrite=True))
         assert options.journal.read_bytes().count(b"\n") == 1
 
     def test_while_it_runs_there_is_no_answers_file(self, options: JobOptions) -> None:
@@ -167,7 +173,7 @@ class TestResuming:
         running = pipeline()
         result = run(options, running)
         assert result == JobResult("done", 41, 41, 1, 15)
-        assert running.counts.num_requests == 25
+        assert running.counts.num_requests == 26
         assert [(row["id"], row["text"]) for row in answers(options)] == [
             (row["id"], row["text"])
             for row in answers(replace(options, answers=options.answers.with_name("whole.jsonl")))
@@ -178,23 +184,51 @@ class TestResuming:
         with Job.open(options) as job, pipeline() as running:
             append = job._journal.append
 
-            def append_and_stop(index: int, completion: Any) -> None:
-                append(index, completion)
+            def append_and_stop(*record: Any) -> None:
+                append(*record)
                 if len(job._journal) == 10:
                     job.stop()
 
             job._journal.append = append_and_stop  # type: ignore[method-assign]
             result = job.run(running)
         assert result.status == "interrupted"
-        assert 11 <= result.num_finished < 41
-        assert run(options).num_resumed == result.num_finished - 1
+        assert 10 <= result.num_finished < 41
+        assert run(options).num_resumed == result.num_finished
+
+    def test_draining_finishes_what_runs_and_starts_nothing_new(self, options: JobOptions) -> None:
+        """Asked to drain, a run ends with every row recorded that was begun, and no other."""
+        with Job.open(options) as job:
+            started: list[str] = []
+
+            class Draining(ReplayEngine):
+                def start(self, request: Any, *rest: Any) -> None:
+                    started.append(request.id)
+                    super().start(request, *rest)
+                    if len(started) == 9:
+                        job.drain()
+
+            with pipeline(Draining) as running:
+                result = job.run(running)
+            recorded = [json.loads(record.answer)["id"] for record in job._journal.in_turn()]
+        assert result.status == "interrupted"
+        assert sorted(recorded) == sorted({*started, "6"})
+        assert len(started) < 40
+        assert run(options).num_resumed == result.num_finished == len(recorded)
 
     def test_a_stop_before_the_first_step_counts(self, options: JobOptions) -> None:
         """Ctrl-C while the run begins is not lost: nothing is started."""
         with Job.open(options) as job, pipeline() as running:
             job.stop()
-            assert job.run(running).num_finished == 1, "the bad row only"
+            assert job.run(running).num_finished == 0
             assert running.counts.num_finished == 0
+
+    def test_prompts_that_change_while_they_are_read(self, options: JobOptions) -> None:
+        """Between the first reading and the second: no answers file comes of two inputs."""
+        with Job.open(options) as job, pipeline() as running:
+            options.prompts.write_text(options.prompts.read_text().replace("Prompt r39", "Prompt r40"))
+            with pytest.raises(JobError, match="was changed while it was read"):
+                job.run(running)
+        assert not options.answers.exists()
 
     def test_a_broken_engine_says_how_to_go_on(self, options: JobOptions) -> None:
         """EngineError passes, with what is safe; the same command goes on with the rest."""
@@ -209,7 +243,7 @@ class TestResuming:
     def test_killed_between_the_answers_and_the_journal(self, options: JobOptions, monkeypatch: Any) -> None:
         """The answers are in place, the journal is not yet marked done: the next run finds that, and runs nothing."""
 
-        def killed(*args: Any) -> None:
+        def killed(*args: Any, **options: Any) -> None:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
@@ -218,15 +252,19 @@ class TestResuming:
                 run(options)
         before = options.answers.read_bytes()
         running = pipeline()
-        assert run(options, running) == JobResult("done", 41, 41, 1, 40)
+        assert run(options, running) == JobResult("done", 41, 41, 1, 41)
         assert running.counts.num_requests == 0
         assert options.answers.read_bytes() == before
 
     def test_only_the_predicting_and_scheduling_may_change(self, options: JobOptions) -> None:
-        """A job may be resumed with another predictor and another batch size."""
+        """A job may be resumed with another predictor, another batch size and another window."""
         run_some(options, 10)
+        options = replace(options, window=3)
         other = Pipeline(
-            engine=ReplayEngine(LENGTHS), predictor=NoisyOracle(LENGTHS, 0.0), scheduler=ArrivalScheduler(batch_size=4)
+            engine=ReplayEngine(LENGTHS),
+            predictor=NoisyOracle(LENGTHS, 0.0),
+            scheduler=ArrivalScheduler(batch_size=4),
+            window=options.window,
         )
         assert run(options, other).num_resumed == 10
 
@@ -237,9 +275,21 @@ class TestResuming:
             lambda options: replace(options, seed=1),
             lambda options: replace(options, sampling=SamplingParams(temperature=0.5)),
             lambda options: replace(options, input_format="text"),
+            lambda options: replace(options, output_format="openai-batch"),
+            lambda options: replace(options, prompt_field="question"),
+            lambda options: replace(options, chat_template="vicuna"),
             lambda options: options.prompts.write_text('{"prompt": "x"}') and options,
         ],
-        ids=["max_tokens", "seed", "temperature", "input_format", "input"],
+        ids=[
+            "max_tokens",
+            "seed",
+            "temperature",
+            "input_format",
+            "output_format",
+            "prompt_field",
+            "chat_template",
+            "input",
+        ],
     )
     def test_another_job_is_refused_before_a_model_is_loaded(
         self, options: JobOptions, change: Callable[[JobOptions], JobOptions], request: pytest.FixtureRequest
@@ -248,17 +298,17 @@ class TestResuming:
         run_some(options, 10)
         changed = change(options)
         name = request.node.callspec.id
-        told = "the prompts file was changed" if name == "input" else f"{name} was .* and is .* now"
+        told = "input was changed" if name == "input" else f"{name} was .* and is .* now"
         with pytest.raises(JobError, match=told):
             Job.open(changed)
         with Job.open(replace(changed, overwrite=True)) as job:
-            assert job.num_finished == job._num_bad_rows
+            assert job.num_finished == 0
 
     def test_overwriting_keeps_what_is_there_until_there_is_a_model(self, options: JobOptions) -> None:
         """A job that is opened to be overwritten and never run has cost neither its journal nor its answers."""
         run_some(options, 10)
         with Job.open(replace(options, overwrite=True, seed=5)) as job:
-            assert job.num_finished == 1
+            assert job.num_finished == 0
         assert run(options) == JobResult("done", 41, 41, 1, 10)
         before = {path: path.read_bytes() for path in options.answers.parent.iterdir()}
         with Job.open(replace(options, overwrite=True, seed=5)) as job:
@@ -315,7 +365,7 @@ class TestDone:
             with pytest.raises(JobError, match=r"No space left.*safe in the journal; make room"):
                 run(options)
         assert names(options.answers.parent) == ["answers.jsonl.journal", "prompts.jsonl"]
-        assert run(options) == JobResult("done", 41, 41, 1, 40)
+        assert run(options) == JobResult("done", 41, 41, 1, 41)
 
     def test_removed_answers_are_made_again(self, options: JobOptions) -> None:
         """Whoever removes the answers wants them again, with whatever settings."""
@@ -343,13 +393,13 @@ class TestForeignFiles:
             run(options)
         options.answers.unlink()
         with Job.open(options) as job, pipeline() as running:
-            job._refuse_foreign_answers = lambda: options.answers.write_text("late") and None  # type: ignore[method-assign]
+            job._refuse_foreign = lambda known: options.answers.write_text("late") and None  # type: ignore[method-assign]
             with pytest.raises(JobError, match="not made by this job"):
                 job.run(running)
         assert options.answers.read_text() == "late"
         assert names(options.answers.parent) == ["answers.jsonl", "answers.jsonl.journal", "prompts.jsonl"]
         options.answers.unlink()
-        assert run(options).num_resumed == 40, "and nothing that was finished is lost"
+        assert run(options).num_resumed == 41, "and nothing that was finished is lost"
 
     def test_a_second_process_is_refused(self, options: JobOptions) -> None:
         """One job, one process."""
@@ -413,8 +463,21 @@ class TestRefusedAsAWhole:
         for nameless in (".", "", "/"):
             with pytest.raises(UsageError, match="names no file"):
                 replace(options, answers=Path(nameless))
-        with pytest.raises(UsageError, match="input format is 'csv'"):
-            replace(options, input_format="csv")  # type: ignore[arg-type]
+        for field, value, said in (
+            ("input_format", "csv", "input format is 'csv'"),
+            ("output_format", "csv", "output format is 'csv'"),
+            ("window", 0, "window is 0"),
+            ("answers", Path("-"), "need a file"),
+        ):
+            with pytest.raises(UsageError, match=said):
+                replace(options, **{field: value})
+        for together in (
+            {"as_completed": True, "retry_failed": True},
+            {"overwrite": True, "retry_failed": True},
+            {"answers": Path("-"), "as_completed": True, "overwrite": True},
+        ):
+            with pytest.raises(UsageError, match=r"--retry-failed|--overwrite"):
+                replace(options, **together)  # type: ignore[arg-type]
 
 
 def test_a_file_of_bad_rows_only_is_a_file_of_errors(tmp_path: Path) -> None:
@@ -427,6 +490,7 @@ def test_a_file_of_bad_rows_only_is_a_file_of_errors(tmp_path: Path) -> None:
 
 def test_seeds_come_from_the_job_and_the_id(options: JobOptions) -> None:
     """A request without a seed gets the same one in every run of the job, whatever is resumed."""
+    options = replace(options, sampling=SamplingParams(temperature=1.0))
     seen: list[dict[str, int | None]] = []
     for num in (0, 12):
         if num:
@@ -443,4 +507,25 @@ def test_seeds_come_from_the_job_and_the_id(options: JobOptions) -> None:
     whole, resumed = seen
     assert len({*whole.values()}) == 40
     assert resumed.items() <= whole.items()
-    assert len(resumed) == 28
+    assert len(resumed) == 29, "11 requests and the bad row were finished"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a program's peak of memory")
+def test_memory_does_not_grow_with_rows() -> None:
+    """A job of 30,000 rows takes the memory of one of 9,000: what is in the window, and not the file."""
+    program = Path(__file__).parents[2] / "benchmarks" / "job_overhead.py"
+
+    def peak_mib(num_rows: int) -> float:
+        done = subprocess.run([sys.executable, program, "--one", str(num_rows)], capture_output=True, check=True)
+        return float(json.loads(done.stdout)["peak_mib"])
+
+    assert peak_mib(30_000) - peak_mib(9_000) < 5, "21,000 rows more would be 9 MB, if only their lines were held"
+
+
+def test_prompts_may_be_moved_and_compressed(options: JobOptions) -> None:
+    """It is their content that counts."""
+    run_some(options, 10)
+    moved = options.prompts.with_name("moved.jsonl.gz")
+    moved.write_bytes(gzip.compress(options.prompts.read_bytes()))
+    options.prompts.unlink()
+    assert run(replace(options, prompts=moved)).num_resumed == 10

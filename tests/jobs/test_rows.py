@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -14,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lengthwise.errors import InputError
-from lengthwise.jobs.ids import resolve_ids
-from lengthwise.jobs.lines import Lines, find_format
-from lengthwise.jobs.rows import Row, read_rows
+from lengthwise.jobs.ids import named_rows
+from lengthwise.jobs.lines import MAX_LINE_BYTES, Line
+from lengthwise.jobs.rows import Row, read_row, row_id_of
+from lengthwise.jobs.sources import open_source
 from lengthwise.types import ErrorInfo, Request, SamplingParams
 
 DEFAULTS = SamplingParams(temperature=0.5, stop=("END",))
@@ -24,8 +24,7 @@ DEFAULTS = SamplingParams(temperature=0.5, stop=("END",))
 
 def rows_of(path: Path, content: str | bytes, asked: str = "auto") -> list[Row]:
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    found = find_format(path, asked)  # type: ignore[arg-type]
-    return resolve_ids(list(read_rows(Lines(path), found, DEFAULTS)), path)
+    return list(named_rows(open_source(path, asked), DEFAULTS))  # type: ignore[arg-type]
 
 
 def request_of(path: Path, fields: object) -> Request:
@@ -217,10 +216,14 @@ BAD_ROWS = {
     "id a list": ({"prompt": "x", "id": []}, "invalid_request", "id is"),
     "id true": ({"prompt": "x", "id": True}, "invalid_request", "id is"),
     "id empty": ({"prompt": "x", "id": ""}, "invalid_request", "id is"),
-    "two answers": ({"prompt": "x", "n": 2}, "unsupported_parameter", "n is 2"),
-    "tools": ({"messages": [USER], "tools": [{}]}, "unsupported_parameter", "tools"),
-    "logprobs": ({"prompt": "x", "logprobs": 5}, "unsupported_parameter", "logprobs"),
-    "other name of the limit": ({"prompt": "x", "max_completion_tokens": 5}, "invalid_request", "given as max_tokens"),
+    "other name of the limit": ({"prompt": "x", "max_new_tokens": 5}, "invalid_request", "given as max_tokens"),
+    "two limits": (
+        {"prompt": "x", "max_tokens": 5, "max_completion_tokens": 6},
+        "invalid_request",
+        "max_tokens is 5 and max_completion_tokens 6",
+    ),
+    "limit 0 by its new name": ({"prompt": "x", "max_completion_tokens": 0}, "invalid_request", "1 or more"),
+    "too long": (b'{"prompt": "' + b"x" * MAX_LINE_BYTES + b'"}', "line_too_long", "16,777,230 bytes.*16,777,216"),
     "no utf-8": (b'{"prompt": "\xff"}', "invalid_encoding", "not UTF-8.*byte 13"),
 }
 
@@ -245,10 +248,64 @@ def test_a_bad_row_keeps_its_id_and_metadata(jsonl: Path) -> None:
     assert (row.id, row.metadata) == ("a", {"topic": "tea"})
 
 
-def test_values_that_ask_for_nothing_are_taken(jsonl: Path) -> None:
-    """Fields that can't be honoured are fine as long as they ask for what happens anyway."""
-    fields = {"prompt": "x", "n": 1, "logprobs": False, "tools": [], "response_format": {"type": "text"}}
-    assert request_of(jsonl, fields).prompt == "x"
+class TestFieldsOfTheApi:
+    """What the OpenAI API knows beside prompt and sampling goes with the request: the engine decides."""
+
+    def test_values_that_ask_for_nothing_are_passed_over(self, jsonl: Path) -> None:
+        """A field that asks for what happens anyway is neither with the request nor metadata."""
+        neutral = {"n": 1, "logprobs": False, "tools": [], "tool_choice": "none", "response_format": {"type": "text"}}
+        request = request_of(jsonl, {"prompt": "x", **neutral, "logit_bias": None})
+        assert (request.api_fields, request.metadata) == ({}, {})
+
+    def test_what_changes_an_answer_goes_with_the_request(self, jsonl: Path) -> None:
+        """As given, in the order of the row; 0 is not False: completions give a token's logprobs for it."""
+        asked = {"n": 2, "logprobs": 0, "tools": [{"type": "function"}], "tool_choice": "none", "min_tokens": 3}
+        request = request_of(jsonl, {"prompt": "x", **asked, "topic": "tea"})
+        assert (request.api_fields, request.metadata) == (asked, {"topic": "tea"})
+        assert list(request.api_fields) == list(asked)
+
+    def test_both_names_of_the_limit(self, jsonl: Path) -> None:
+        """max_completion_tokens is max_tokens, and both may be given if they agree."""
+        request = request_of(jsonl, {"prompt": "x", "max_completion_tokens": 5})
+        assert (request.max_tokens, request.api_fields, request.metadata) == (5, {}, {})
+        assert request_of(jsonl, {"prompt": "x", "max_completion_tokens": 5, "max_tokens": 5}).max_tokens == 5
+
+    def test_columns_of_data_are_metadata(self, jsonl: Path) -> None:
+        """Names that data have too are no fields of the API in a row that is no call of it."""
+        request = request_of(jsonl, {"prompt": "x", "verbosity": "high"})
+        assert (request.api_fields, request.metadata) == ({}, {"verbosity": "high"})
+
+
+class TestPromptField:
+    """Another name for the prompt."""
+
+    def rows(self, path: Path, fields: object, name: str) -> list[Row]:
+        path.write_text(json.dumps(fields))
+        return list(named_rows(open_source(path, prompt_field=name), DEFAULTS, name))
+
+    def test_a_text_or_messages(self, jsonl: Path) -> None:
+        """The field named is the prompt, and the usual ones are metadata."""
+        fields = {"question": "Why?", "prompt": "no", "instruction": "neither", "input": "x", "n": 1}
+        [row] = self.rows(jsonl, fields, "question")
+        assert row.content == Request(
+            "1", "Why?", DEFAULTS, metadata={"prompt": "no", "instruction": "neither", "input": "x"}
+        )
+        [row] = self.rows(jsonl, {"chat": [USER]}, "chat")
+        assert row.content == Request("1", (USER,), DEFAULTS)
+
+    def test_one_of_the_usual_names(self, jsonl: Path) -> None:
+        """It settles which of two is the prompt; an instruction has its input."""
+        assert self.rows(jsonl, {"prompt": "a", "messages": [USER]}, "prompt")[0].content == Request(
+            "1", "a", DEFAULTS, metadata={"messages": [USER]}
+        )
+        [row] = self.rows(jsonl, {"prompt": "a", "instruction": "b", "input": "c"}, "instruction")
+        assert row.content == Request("1", "b\nc", DEFAULTS, metadata={"prompt": "a"})
+
+    def test_a_row_without_it(self, jsonl: Path) -> None:
+        """Its error names the field."""
+        [row] = self.rows(jsonl, {"prompt": "a"}, "question")
+        assert row.content == ErrorInfo("missing_prompt", "The row has no question: nothing to answer.", 1)
+        assert row.metadata == {"prompt": "a"}
 
 
 class TestIds:
@@ -289,7 +346,7 @@ class TestFormat:
     ) -> None:
         """As asked, else by the suffix, else an object in front means JSONL."""
         (tmp_path / name).write_text(content)
-        assert find_format(tmp_path / name, asked) == wanted  # type: ignore[arg-type]
+        assert open_source(tmp_path / name, asked).format == wanted  # type: ignore[arg-type]
 
 
 class TestWrongAsAWhole:
@@ -308,14 +365,14 @@ class TestWrongAsAWhole:
         """No prompt at all, another encoding, an array."""
         (tmp_path / "a.json").write_bytes(content)
         with pytest.raises(InputError, match=said):
-            find_format(tmp_path / "a.json", "auto")
+            open_source(tmp_path / "a.json")
 
     def test_what_is_no_file(self, tmp_path: Path) -> None:
         """Missing, a directory, a pipe (a resumed job must read it again)."""
         os.mkfifo(tmp_path / "pipe")
         for path, said in (("nowhere", "does not exist"), (".", "is a directory"), ("pipe", "no regular file")):
             with pytest.raises(InputError, match=said):
-                find_format(tmp_path / path, "auto")
+                open_source(tmp_path / path)
 
 
 json_values = st.recursive(
@@ -332,23 +389,7 @@ names = st.sampled_from(
 @given(st.dictionaries(names | st.text(max_size=3), json_values, max_size=6))
 def test_any_object_is_a_request_or_an_error(fields: dict[str, object]) -> None:
     """Whatever stands in a row, reading it raises nothing and gives a request or an error with its line."""
-    from lengthwise.jobs.lines import Line
-    from lengthwise.jobs.rows import _json_row
-
-    row = _json_row(Line(3, json.dumps(fields)), json.dumps(fields), DEFAULTS)
+    line = Line(3, json.dumps(fields))
+    row = read_row(line, "jsonl", DEFAULTS)
+    assert row_id_of(line, "jsonl") == (row.id if row.is_id_given else None)
     assert isinstance(row.content, Request) or (row.content.line == 3 and row.content.message)
-
-
-@settings(deadline=None)
-@given(st.lists(st.binary(max_size=30), max_size=6))
-def test_any_bytes_are_lines(tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes]) -> None:
-    """Lines have their true numbers, and the digest is that of the whole file."""
-    path = tmp_path_factory.mktemp("bytes") / "f"
-    content = b"\n".join(pieces)
-    path.write_bytes(content)
-    lines = Lines(path)
-    numbers = [line.number for line in lines]
-    assert lines.sha256 == hashlib.sha256(content).hexdigest()
-    blank = [number for number, piece in enumerate(content.split(b"\n"), 1) if not piece.strip()]
-    assert {*numbers}.isdisjoint(set(blank) - {1})
-    assert len(numbers) >= len(content.split(b"\n")) - len(blank) - 1

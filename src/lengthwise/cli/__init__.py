@@ -1,6 +1,7 @@
 """The command `lengthwise`. One file a subcommand; `app.py` registers them, a line each.
 
-Exit codes: 0 done, 1 some requests failed or the engine broke, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 some requests failed or the engine broke, 2 wrong usage, 130 and 143 interrupted (by SIGINT, by
+SIGTERM), 141 nobody reads the answers any more.
 """
 
 from __future__ import annotations

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from lengthwise import __version__
-from lengthwise.cli import bench, demo, predict, run
+from lengthwise.cli import bench, calibrate, data, demo, import_, predict, run, score, train
 from lengthwise.cli.console import say
+from lengthwise.cli.engines import spread_base_urls
 from lengthwise.errors import LengthwiseError, UsageError
 
 app = typer.Typer(
@@ -23,8 +25,13 @@ app = typer.Typer(
 
 app.command("run")(run.run)
 app.command("predict")(predict.predict)
+app.command("train")(train.train)
+app.command("calibrate")(calibrate.calibrate)
+app.command("score")(score.score)
 app.command("demo")(demo.demo)
+app.command("import")(import_.import_)
 app.add_typer(bench.app, name="bench")
+app.add_typer(data.app, name="data")
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 
@@ -32,7 +39,11 @@ EXIT_FAILED, EXIT_USAGE = 1, 2
 def run_app(arguments: Sequence[str] | None) -> int:
     """The exit code of one run of the command; errors of this package and of usage are said on stderr."""
     try:
-        code = app(args=arguments, prog_name="lengthwise", standalone_mode=False)
+        code = app(
+            args=spread_base_urls(sys.argv[1:] if arguments is None else arguments),
+            prog_name="lengthwise",
+            standalone_mode=False,
+        )
     except LengthwiseError as error:
         say(str(error))
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED

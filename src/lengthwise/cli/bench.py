@@ -93,12 +93,12 @@ def identity(
 def read_requests(prompts: Path, limit: int | None) -> list[Request]:
     """The file's prompts, greedy and up to the common limit whatever their rows ask for, so that all contenders do the
     same; rows in error are left out and counted aloud."""
-    from lengthwise.jobs.ids import resolve_ids
-    from lengthwise.jobs.lines import Lines, find_format
-    from lengthwise.jobs.rows import read_rows
+    from lengthwise.jobs.ids import named_rows
+    from lengthwise.jobs.sources import open_source
 
-    rows = resolve_ids(list(read_rows(Lines(prompts), find_format(prompts, "auto"), SamplingParams())), prompts)
-    good = [Request(row.id, row.content.prompt) for row in rows if isinstance(row.content, Request)]
+    rows = list(named_rows(open_source(prompts), SamplingParams()))
+    contents = [(row.id, row.content) for row in rows if isinstance(row.content, Request)]
+    good = [Request(name, content.prompt, is_raw=content.is_raw) for name, content in contents]
     if len(good) < len(rows):
         say(f"{len(rows) - len(good)} rows of {prompts} are no requests and are left out.")
     if not good:

@@ -9,11 +9,11 @@ import typer
 
 from lengthwise.engines.transformers import ModelOptions, RunOptions
 from lengthwise.errors import RequestError, UsageError
+from lengthwise.jobs import formats
 from lengthwise.jobs.values import MAX_COUNT
 from lengthwise.types import SamplingParams
 
 Schedule = Literal["default", "refill", "grouped", "paper", "arrival"]
-Format = Literal["auto", "jsonl", "text"]
 
 MODEL = ModelOptions()
 RUN = RunOptions()
@@ -24,11 +24,16 @@ _MODEL, _SAMPLING, _SCHEDULING = "Model", "Answers", "Scheduling"
 Prompts = Annotated[
     Path,
     typer.Argument(
-        metavar="PROMPTS", help="JSONL with prompt, messages, or instruction/input; or text, a line a prompt."
+        metavar="PROMPTS",
+        help="JSONL or Parquet with prompt, messages, or instruction/input; an OpenAI Batch file; or text, a line a "
+        "prompt. Gzip is fine; - is standard input.",
     ),
 ]
 InputFormat = Annotated[
-    Format, typer.Option(help="Format of PROMPTS; auto: by its suffix, else by its first character.")
+    formats.InputFormat, typer.Option(help="Format of PROMPTS; auto: by its suffix and its first characters.")
+]
+PromptField = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The field that has the prompt, in JSONL and Parquet.")
 ]
 Predictor = Annotated[
     str,

@@ -17,9 +17,10 @@ from lengthwise.cli import options as o
 from lengthwise.cli.console import listen, quiet_transformers, say
 from lengthwise.engines.transformers import ModelOptions
 from lengthwise.errors import PredictorError, UsageError
-from lengthwise.jobs import Row, read_rows
-from lengthwise.jobs.ids import resolve_ids
-from lengthwise.jobs.lines import Lines, find_format
+from lengthwise.jobs import Row
+from lengthwise.jobs.formats import InputFormat
+from lengthwise.jobs.ids import named_rows
+from lengthwise.jobs.sources import open_source
 from lengthwise.jobs.values import MAX_COUNT
 from lengthwise.protocols import LengthPredictor
 from lengthwise.types import ErrorInfo, Request
@@ -44,6 +45,7 @@ def predict(
     predictor: o.Predictor = "auto",
     max_tokens: o.MaxTokens = o.RUN.max_tokens,
     input_format: o.InputFormat = "auto",
+    prompt_field: o.PromptField = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over an existing FILE.")] = False,
 ) -> int:
     """How long each answer will be: median, 90th percentile and mean, in tokens."""
@@ -52,7 +54,7 @@ def predict(
         raise UsageError(f"max_tokens is {max_tokens}; it must be from 1 to {MAX_COUNT}.")
     if output is not None:
         _check_output(output, prompts)
-    rows = _rows(prompts, input_format)
+    rows = _rows(prompts, input_format, prompt_field)
     chosen = choose_predictor(predictor, model)
     lengths = list(predicted_lengths(rows, chosen, max_tokens))
     if output is not None:
@@ -111,9 +113,8 @@ def _lengths(requests: list[Request], predictor: LengthPredictor, max_tokens: in
     ]
 
 
-def _rows(prompts: Path, asked: o.Format) -> list[Row]:
-    input_format = find_format(prompts, asked)
-    return resolve_ids(list(read_rows(Lines(prompts), input_format, o.SAMPLING)), prompts)
+def _rows(prompts: Path, asked: InputFormat, prompt_field: str | None) -> list[Row]:
+    return list(named_rows(open_source(prompts, asked, prompt_field), o.SAMPLING, prompt_field))
 
 
 def _identity(model: str) -> str:

@@ -26,18 +26,24 @@ class Meter:
 
     _samples: deque[tuple[float, float]] = field(default_factory=deque)
 
-    def read(self, counts: Counts, now_s: float) -> tuple[float, float | None]:
-        """Tokens a second, and seconds left (None as long as nothing can be said)."""
+    def read(self, counts: Counts, now_s: float, num_unread: int = 0) -> tuple[float, float | None]:
+        """Tokens a second, and seconds left (None as long as nothing can be said). `num_unread` requests are not yet
+        in the window: nothing is expected of them but the average of the others."""
         self._samples.append((now_s, counts.completion_tokens + counts.written_tokens))
         while now_s - self._samples[0][0] > RATE_WINDOW_S:
             self._samples.popleft()
         (first_s, first_tokens), (last_s, last_tokens) = self._samples[0], self._samples[-1]
         rate = (last_tokens - first_tokens) / (last_s - first_s) if last_s > first_s else 0.0
-        return max(0.0, rate), counts.predicted_remaining_tokens / rate if rate > 0 else None
+        left_tokens = counts.predicted_remaining_tokens + num_unread * counts.completion_tokens / max(
+            1, counts.num_finished
+        )
+        return max(0.0, rate), left_tokens / rate if rate > 0 else None
 
 
-def reading(num_finished: int, num_total: int, tokens_per_s: float, left_s: float | None) -> str:
-    """One line: requests, tokens/s, time left."""
+def reading(num_finished: int, num_total: int | None, tokens_per_s: float, left_s: float | None) -> str:
+    """One line: requests, tokens/s, time left. Where it is not known how many there are, nor is the time."""
+    if num_total is None:
+        return f"{num_finished:,} requests, {tokens_per_s:,.0f} tokens/s"
     left = "" if left_s is None else f", about {duration(left_s)} left"
     return f"{num_finished:,} of {num_total:,} requests, {tokens_per_s:,.0f} tokens/s{left}"
 
@@ -58,7 +64,7 @@ class Watch:
     """
 
     def __init__(
-        self, counts: Callable[[], Counts], num_finished: Callable[[], int], num_total: int, is_quiet: bool
+        self, counts: Callable[[], Counts], num_finished: Callable[[], int], num_total: int | None, is_quiet: bool
     ) -> None:
         self._counts, self._num_finished, self._num_total = counts, num_finished, num_total
         self._meter = Meter()
@@ -89,8 +95,10 @@ class Watch:
             self._show()
 
     def _show(self) -> None:
-        num_finished = self._num_finished()
-        line = reading(num_finished, self._num_total, *self._meter.read(self._counts(), time.monotonic()))
+        num_finished, counts = self._num_finished(), self._counts()
+        num_left = 0 if self._num_total is None else self._num_total - num_finished
+        num_unread = max(0, num_left - (counts.num_requests - counts.num_finished))
+        line = reading(num_finished, self._num_total, *self._meter.read(counts, time.monotonic(), num_unread))
         if self._bar is None:
             say(line)
         else:
@@ -98,7 +106,7 @@ class Watch:
 
 
 class _Bar:
-    def __init__(self, num_total: int) -> None:
+    def __init__(self, num_total: int | None) -> None:
         self._progress = Progress(BarColumn(), TextColumn("{task.description}"), console=err, auto_refresh=False)
         self._task: TaskID = self._progress.add_task("starting", total=num_total)
 

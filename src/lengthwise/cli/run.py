@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,24 +14,57 @@ from typing import Annotated, Any
 import typer
 
 from lengthwise import __version__
+from lengthwise.cli import engines as e
 from lengthwise.cli import options as o
 from lengthwise.cli.console import listen, quiet_transformers, say
-from lengthwise.cli.interrupt import stopping
+from lengthwise.cli.interrupt import Interrupt
 from lengthwise.cli.progress import Watch, duration
 from lengthwise.engines.transformers import ModelOptions, RunOptions
-from lengthwise.errors import ModelError
-from lengthwise.jobs import Job, JobOptions, JobResult
+from lengthwise.errors import UsageError
+from lengthwise.jobs import Job, JobOptions, JobResult, PassingJob, formats
 from lengthwise.loop import Counts
 from lengthwise.pipeline import Pipeline
 
-EXIT_CODE = {"done": 0, "already_done": 0, "interrupted": 130}
+EXIT_UNREAD = 141  # what a shell gives for a process that wrote to a closed pipe
 HOW_TO_GO_ON = "Run the same command again to go on."
 
+_JOB = "Job"
+_DEFAULTS = JobOptions(Path("-"), Path("answers"))
+_ASKED = e.AskedOfServers()
+
 Answers = Annotated[
-    Path, typer.Option("-o", "--output", metavar="ANSWERS", help="Where the answers go: JSONL, in input order.")
+    Path,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="ANSWERS",
+        help="Where the answers go, in input order; - is stdout, with --as-completed.",
+    ),
+]
+OutputFormat = Annotated[
+    formats.OutputFormat,
+    typer.Option(help="Format of ANSWERS; auto: by its suffix, else what PROMPTS has.", rich_help_panel=_JOB),
+]
+AsCompleted = Annotated[
+    bool,
+    typer.Option(
+        "--as-completed", help="Write each answer as soon as it is there, in that order.", rich_help_panel=_JOB
+    ),
+]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Answer again the rows that ended as errors.", rich_help_panel=_JOB)
+]
+Window = Annotated[
+    int,
+    typer.Option(help="Requests that are read ahead and scheduled; memory holds no more.", rich_help_panel=_JOB),
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Throw away existing answers and an unfinished job, and start again.")
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Throw away existing answers and an unfinished job, and start again.",
+        rich_help_panel=_JOB,
+    ),
 ]
 
 
@@ -40,8 +73,7 @@ class RunSettings:
     """All that one `run` was asked to do."""
 
     job: JobOptions
-    model: ModelOptions
-    engine: RunOptions
+    engine: e.EngineChoice
     predictor: str
     schedule: str
     is_quiet: bool
@@ -59,6 +91,13 @@ def run(
     quantization: o.Quantization = o.MODEL.quantization,
     chat_template: o.ChatTemplate = o.MODEL.chat_template,
     trust_remote_code: o.TrustRemoteCode = o.MODEL.trust_remote_code,
+    engine: e.EngineOption = "transformers",
+    base_url: e.BaseUrl = _ASKED.base_url,
+    api_key_env: e.ApiKeyEnv = _ASKED.api_key_env,
+    concurrency: e.Concurrency = _ASKED.concurrency,
+    priority: e.PriorityOption = _ASKED.priority,
+    timeout: e.Timeout = _ASKED.timeout,
+    max_tokens_field: e.MaxTokensFieldOption = _ASKED.max_tokens_field,
     max_tokens: o.MaxTokens = o.RUN.max_tokens,
     temperature: o.Temperature = o.SAMPLING.temperature,
     top_p: o.TopP = o.SAMPLING.top_p,
@@ -69,7 +108,12 @@ def run(
     schedule: o.ScheduleOption = "default",
     batch_size: o.BatchSize = o.RUN.batch_size,
     input_format: o.InputFormat = "auto",
-    overwrite: Overwrite = False,
+    output_format: OutputFormat = _DEFAULTS.output_format,
+    prompt_field: o.PromptField = _DEFAULTS.prompt_field,
+    as_completed: AsCompleted = _DEFAULTS.as_completed,
+    retry_failed: RetryFailed = _DEFAULTS.retry_failed,
+    window: Window = _DEFAULTS.window,
+    overwrite: Overwrite = _DEFAULTS.overwrite,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> int:
@@ -77,65 +121,55 @@ def run(
     model_options = ModelOptions(
         model, revision, dtype, device, device_map, adapter, quantization, chat_template, None, trust_remote_code
     )
+    asked = e.AskedOfServers(base_url, api_key_env, concurrency, priority, timeout, max_tokens_field)
+    choice = e.choose_engine(engine, model_options, RunOptions(max_tokens=max_tokens, batch_size=batch_size), asked)
     job_options = JobOptions(
         prompts=prompts,
         answers=output,
         input_format=input_format,
+        output_format=output_format,
+        prompt_field=prompt_field,
         sampling=o.sampling_params(temperature, top_p, top_k, stop),
         max_tokens=max_tokens,
         seed=seed,
-        chat_template=_template(chat_template),
-        model=asked_for(model_options),
+        chat_template=e.template_digest(chat_template),
+        model=e.asked_for(choice),
+        window=window,
+        as_completed=as_completed,
+        retry_failed=retry_failed,
         overwrite=overwrite,
     )
-    engine_options = RunOptions(max_tokens=max_tokens, batch_size=batch_size)
-    settings = RunSettings(job_options, model_options, engine_options, predictor, schedule, quiet)
-    return _run(settings, json_)
-
-
-def asked_for(model: ModelOptions) -> str:
-    """The model as it was asked for: equal texts are the same model, as far as names can say it. The bundled one is
-    that of this version."""
-    place = ["bundled", __version__] if model.model is None else _place(model.model)
-    adapter = None if model.adapter is None else _place(model.adapter)
-    return json.dumps([place, model.revision, adapter, model.quantization, _template(model.chat_template)])
-
-
-def _place(name: str) -> str:
-    return os.path.realpath(os.path.expanduser(name)) if _is_folder(name) else name
-
-
-def _is_folder(name: str | None) -> bool:
-    return name is not None and os.path.isdir(os.path.expanduser(name))
-
-
-def _template(chosen: str) -> str | None:
-    """A chat template by its name, a file by its content; None for the model's own."""
-    if chosen in ("auto", "none", "vicuna"):
-        return None if chosen == "auto" else chosen
-    try:
-        return f"sha256:{hashlib.sha256(Path(chosen).read_bytes()).hexdigest()}"
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"The chat template {chosen!r} can't be read ({error}); it may be auto, none, vicuna or a Jinja file."
-        ) from error
+    return _run(RunSettings(job_options, choice, predictor, schedule, quiet), json_)
 
 
 def _run(settings: RunSettings, is_json: bool) -> int:
+    if is_json and settings.job.has_no_journal:
+        raise UsageError("The answers and the line of --json would both go to standard output; give a file with -o.")
     listen(settings.is_quiet)
-    try:
-        with Job.open(settings.job) as job:
-            if job.is_complete:
-                _check_folders(job, settings.model)
-            report = _report_of_done(job) if job.is_complete else _answer(job, settings)
-    except KeyboardInterrupt:
-        say(f"Interrupted; what is finished is kept. {HOW_TO_GO_ON}")
-        return EXIT_CODE["interrupted"]
+    with Interrupt() as interrupt:
+        try:
+            with _open(settings.job) as job:
+                report = _report(job, settings, interrupt)
+        except KeyboardInterrupt:
+            kept = "" if settings.job.has_no_journal else f"; what is finished is kept. {HOW_TO_GO_ON}"
+            say(f"Interrupted{kept or '.'}")
+            return interrupt.exit_code
     if not settings.is_quiet:
-        say(report.sentence(settings.job.answers))
+        say(report.sentence(settings.job))
     if is_json:
         typer.echo(json.dumps(report.to_json(settings)))
-    return report.exit_code
+    return interrupt.exit_code if report.result.status == "interrupted" else report.exit_code
+
+
+def _open(options: JobOptions) -> Job | PassingJob:
+    return PassingJob.open(options, _write_to_stdout) if options.has_no_journal else Job.open(options)
+
+
+def _write_to_stdout(line: bytes) -> None:
+    """At once, past Python's own buffer: when the reader is gone, nothing is left in it to fail once more."""
+    written = 0
+    while written < len(line):
+        written += os.write(sys.stdout.fileno(), line[written:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,24 +184,30 @@ class RunReport:
     @property
     def exit_code(self) -> int:
         """1 if some rows failed, in this run or before: it is the answers file that the code speaks of."""
-        return EXIT_CODE[self.result.status] or (1 if self.result.num_failed else 0)
+        if self.result.status == "unread":
+            return EXIT_UNREAD
+        return 1 if self.result.num_failed else 0
 
     @property
     def num_answered(self) -> int:
         """Requests that ended in this run."""
         return self.counts.num_finished
 
-    def sentence(self, answers: Path) -> str:
+    def sentence(self, job: JobOptions) -> str:
         result = self.result
         failed = f", {result.num_failed:,} of them failed (`error` says why)" if result.num_failed else ""
         if result.status == "already_done":
-            mend = " To answer failed rows, put them, mended, into a file of their own." if failed else ""
-            return f"{answers} is already complete: {result.num_requests:,} rows{failed}. Nothing was done.{mend}"
+            mend = " --retry-failed answers those again." if failed else ""
+            return f"{job.answers} is already complete: {result.num_requests:,} rows{failed}. Nothing was done.{mend}"
+        if result.status == "unread":
+            return f"Whoever read the answers is gone: stopped after {result.num_finished:,} rows."
         if result.status == "interrupted":
-            return f"Interrupted: {result.num_finished:,} of {result.num_requests:,} rows are finished. {HOW_TO_GO_ON}"
+            of = "" if result.num_requests is None else f" of {result.num_requests:,}"
+            go_on = "" if job.has_no_journal else f" {HOW_TO_GO_ON}"
+            return f"Interrupted: {result.num_finished:,}{of} rows are finished.{go_on}"
         rate = f"{self.counts.completion_tokens:,} tokens in {duration(self.wall_s)}"
         before = f", {result.num_resumed:,} from before" if result.num_resumed else ""
-        return f"{answers}: {result.num_requests:,} rows{before}{failed}; {rate}."
+        return f"{_place_of(job)}: {result.num_requests:,} rows{before}{failed}; {rate}."
 
     def to_json(self, settings: RunSettings) -> dict[str, Any]:
         """Rows of the whole job; tokens and times of this run."""
@@ -190,25 +230,32 @@ class RunReport:
         }
 
 
-def _check_folders(job: Job, model: ModelOptions) -> None:
-    """Raise JobError if what lies in the model's or the adapter's folder is no longer what answered the job."""
-    if _is_folder(model.model) or _is_folder(model.adapter):
-        quiet_transformers()
-        from lengthwise.engines.transformers.loading import identify_model
-
-        job.check_model(identify_model(model))
+def _place_of(job: JobOptions) -> str:
+    return "Standard output" if job.has_no_journal else str(job.answers)
 
 
-def _report_of_done(job: Job) -> RunReport:
+def _report(job: Job | PassingJob, settings: RunSettings, interrupt: Interrupt) -> RunReport:
+    if isinstance(job, PassingJob) or not job.is_complete:
+        return _answer(job, settings, interrupt)
+    _check_folders(job, settings.engine)
     return RunReport(job.finished_result(), Counts(), 0.0, {"model": job.options.model})
 
 
-def _answer(job: Job, settings: RunSettings) -> RunReport:
+def _check_folders(job: Job, choice: e.EngineChoice) -> None:
+    """Raise JobError if what lies in the model's or the adapter's folder is no longer what answered the job."""
+    if choice.server is None and (e.is_folder(choice.model.model) or e.is_folder(choice.model.adapter)):
+        quiet_transformers()
+        from lengthwise.engines.transformers.loading import identify_model
+
+        job.check_model(identify_model(choice.model))
+
+
+def _answer(job: Job | PassingJob, settings: RunSettings, interrupt: Interrupt) -> RunReport:
     with open_pipeline(settings) as pipeline:
         watch = Watch(lambda: pipeline.counts, lambda: job.num_finished, job.num_rows, settings.is_quiet)
         started_s = time.monotonic()
         try:
-            with stopping(job.stop), watch:
+            with interrupt.draining(job.drain), watch:
                 result = job.run(pipeline)
         finally:
             if settings.job.overwrite and not job.is_complete:
@@ -217,16 +264,18 @@ def _answer(job: Job, settings: RunSettings) -> RunReport:
 
 
 def open_pipeline(settings: RunSettings) -> Pipeline:
-    """Load the predictor, then the model, and put the pipeline together. Takes seconds: everything cheap was checked
-    before."""
+    """Load the predictor, then open the engine, and put the pipeline together. Takes seconds: everything cheap was
+    checked before."""
     from lengthwise.predictors.saved import load_predictor
 
     predictor = settings.predictor if settings.predictor in ("auto", "none") else load_predictor(settings.predictor)
-    quiet_transformers()
-    from lengthwise.engines.transformers import open_engine
-
-    engine = open_engine(settings.model, settings.engine)
-    return Pipeline(engine=engine, predictor=predictor, scheduler=settings.schedule, seed=settings.job.seed)
+    return Pipeline(
+        engine=e.open_engine(settings.engine),
+        predictor=predictor,
+        scheduler=settings.schedule,
+        seed=settings.job.seed,
+        window=settings.job.window,
+    )
 
 
 def _engine_facts(pipeline: Pipeline) -> dict[str, Any]:

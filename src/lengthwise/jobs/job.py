@@ -1,86 +1,92 @@
-"""A job: a file of prompts is answered into a file, and goes on where it was killed.
+"""A job: prompts are answered into a file, and it goes on where it was killed.
 
-The answers file appears at the end, whole, in one step; until then all that is finished stands in the journal. A
-kill at any moment leaves one of four states, and `run` goes on from each:
+What is finished stands in the journal. The answers file appears at the end, whole, in one step, assembled from the
+journal alone; with `as_completed` it grows line by line, always a beginning of what the journal holds. A kill at any
+moment leaves one of these states, and `run` goes on from each:
 
-| journal          | answers | what `run` does                                                    |
-|------------------|---------|--------------------------------------------------------------------|
-| none, or no header | no    | begins                                                             |
-| open             | no      | answers what is not in the journal, then assembles                 |
-| open, all there  | yes     | assembles again, finds the same, marks the journal done            |
-| done             | yes     | nothing: the job is done                                           |
+| journal            | answers             | what `run` does                                                    |
+|--------------------|---------------------|--------------------------------------------------------------------|
+| none, or no header | no                  | begins                                                             |
+| open               | no, or as completed | answers what is not in the journal, then assembles                 |
+| open, all there    | yes                 | assembles again, finds the same, marks the journal done            |
+| done               | yes                 | nothing: the job is done                                           |
 
 Any other answers file is foreign and is refused before any work. A done journal whose answers were removed is
 void: the job begins again. `overwrite` throws away what is there, but not before `run` has a model to begin with.
 
-Rows are held in memory, about 0.6 KB each beside their text; finished answers are not. `_unfinished` and `_pairs`
-walk the rows in order and ask for nothing else, so that a window over the file can take the list's place.
+A journal that is done keeps its records while some rows failed, so that `retry_failed` can answer them again: it is
+open then, beside answers that it knows for its own by their digest, and that are replaced at the end.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from lengthwise.errors import EngineError, JobError
-from lengthwise.jobs.answers import check_output, publish, refuse_foreign, remove, sha256_of, write_answers
-from lengthwise.jobs.ids import resolve_ids
-from lengthwise.jobs.lines import Lines, find_format
-from lengthwise.jobs.options import InputFormat, JobOptions
-from lengthwise.jobs.rows import Row, read_rows
-from lengthwise.journal import Fingerprint, Journal, fingerprint
-from lengthwise.pipeline import Pipeline
-from lengthwise.types import Completion, ErrorInfo, Request
+from lengthwise.errors import EngineError, JobError, UsageError
+from lengthwise.jobs.answers import AnswerFormat, make_format
+from lengthwise.jobs.completed import CompletedFiles
+from lengthwise.jobs.fingerprint import fingerprint
+from lengthwise.jobs.flow import Flow, Taken, digest_of
+from lengthwise.jobs.lines import Line
+from lengthwise.jobs.options import JobOptions
+from lengthwise.jobs.outputs import WrittenFile, check_output, publish, refuse_foreign, remove
+from lengthwise.jobs.sources import open_source
+from lengthwise.jobs.streams import sha256_of
+from lengthwise.journal import Journal
+from lengthwise.pipeline import SERVED, Pipeline
+from lengthwise.types import Completion, ErrorInfo
+
+Status = Literal["done", "already_done", "interrupted", "unread"]  # unread: whoever read the answers is gone
 
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """Where a job stands when `run` returns. `num_resumed` requests were finished before; `num_failed` and
-    `num_finished` include rows that were no requests."""
+    """Where a job stands when `run` returns. `num_resumed` rows were finished before. `num_failed` and `num_finished`
+    include rows that were no requests. `num_requests` is None where the input was not read to its end."""
 
-    status: Literal["done", "already_done", "interrupted"]
-    num_requests: int
+    status: Status
+    num_requests: int | None
     num_finished: int
     num_failed: int
     num_resumed: int
 
 
 class Job:
-    """One file of prompts on its way to one file of answers.
+    """Prompts on their way to one file of answers.
 
-        with Job.open(options) as job, Pipeline(...) as pipeline:
+        with Job.open(options) as job, Pipeline(..., window=options.window) as pipeline:
             result = job.run(pipeline)
 
-    `open` does all that can be refused before a model is loaded, and holds the job's lock until `close`. `stop` may
-    be called from a signal handler or another thread.
+    `open` does all that can be refused before a model is loaded, and holds the job's lock until `close`. `drain` and
+    `stop` may be called from a signal handler or another thread.
     """
 
-    def __init__(self, options: JobOptions, rows: list[Row], journal: Journal, parts: dict[str, Any]) -> None:
+    def __init__(self, options: JobOptions, journal: Journal, flow: Flow) -> None:
         self.options = options
-        self._rows = rows
         self._journal = journal
-        self._parts = parts
-        self._num_bad_rows = sum(isinstance(row.content, ErrorInfo) for row in rows)
-        self._pipeline: Pipeline | None = None
-        self._is_stopped = False
+        self._flow = flow
+        self._format = format_of(options, flow)
+        self._completed: CompletedFiles | None = None
+        self._model = ""
 
     @classmethod
     def open(cls, options: JobOptions) -> Self:
-        """Read the prompts and lock the job. Raises InputError, UsageError or JobError for whatever is wrong as a
-        whole: files that can't be read or written, doubled ids, answers or a journal that belong to something else."""
+        """Lock the job and look through its prompts. Raises InputError, UsageError or JobError for whatever is wrong as
+        a whole: files that can't be read or written, doubled ids, answers or a journal of something else."""
         if os.path.islink(options.answers):  # write where it points, keep the link
             options = replace(options, answers=Path(os.path.realpath(options.answers)))
-        input_format = find_format(options.prompts, options.input_format)
-        check_output(options.prompts, options.answers, options.journal)
-        lines = Lines(options.prompts)
-        rows = resolve_ids(list(read_rows(lines, input_format, options.sampling)), options.prompts)
+        flow = Flow(options, open_source(options.prompts, options.input_format, options.prompt_field))
+        check_output(options.prompts, format_of(options, flow).paths(options.answers), options.journal)
         journal = Journal.open(options.journal, options.overwrite)
         try:
-            job = cls(options, rows, journal, _parts(options, lines.sha256, input_format))
+            flow.check()
+            job = cls(options, journal, flow)
             job._settle_what_is_there()
         except BaseException:
             journal.close()
@@ -93,32 +99,30 @@ class Job:
         Raises JobError if the journal belongs to another model, EngineError if the engine broke: what is finished
         is safe in the journal.
         """
-        parts = {**self._parts, "model": pipeline.engine.model}
-        self._journal.check(parts)
-        if self._is_marked_done:
+        self._begin(pipeline.engine.model)
+        if self._is_nothing_left:
             return self.finished_result()
-        if self.options.overwrite and self._journal.header is None:
-            remove(self.options.answers)
-        self._journal.resume(parts)
-        num_resumed = len(self._journal)
-        self._refuse_foreign_answers()
-        self._answer(pipeline)
-        if not self._is_all_finished:
-            num_failed = self._num_bad_rows + self._journal.num_failed
-            return JobResult("interrupted", len(self._rows), self.num_finished, num_failed, num_resumed)
-        return JobResult("done", len(self._rows), len(self._rows), self._assemble(), num_resumed)
+        num_resumed = len(self._journal) - (self._journal.num_failed if self.options.retry_failed else 0)
+        with self._completing(), self._telling_how_to_go_on():
+            self._flow.run(pipeline, self)
+        if not self._is_all_there:
+            return self._result("interrupted", num_resumed)
+        self._finish()
+        return self._result("done", num_resumed)
+
+    def drain(self) -> None:
+        """Start nothing new; `run` ends when what runs is finished."""
+        self._flow.drain()
 
     def stop(self) -> None:
         """End `run` at its next step; what is finished is safe."""
-        self._is_stopped = True
-        if self._pipeline is not None:
-            self._pipeline.stop()
+        self._flow.stop()
 
     @property
     def is_complete(self) -> bool:
         """The answers are there, made by this very command: no model need be loaded to say so."""
-        header = self._journal.header
-        return header is not None and header.state == "done" and header.outcome.get("model") == self.options.model
+        outcome = self._journal.outcome
+        return self._is_nothing_left and outcome is not None and outcome["model"] == self.options.model
 
     def check_model(self, identity: str) -> None:
         """Raise JobError if what is finished was answered by another model than `identity` (`Engine.model`)."""
@@ -126,18 +130,20 @@ class Job:
 
     def finished_result(self) -> JobResult:
         """The result of a job that was done before."""
-        assert self._journal.header is not None, "only a job that is done has a result to look up"
-        num_failed = self._journal.header.outcome["num_failed"]
-        return JobResult("already_done", len(self._rows), len(self._rows), num_failed, len(self._rows))
+        outcome = self._journal.outcome
+        assert outcome is not None, "only a job that is done has a result to look up"
+        num_rows = outcome["num_requests"]
+        return JobResult("already_done", num_rows, num_rows, outcome["num_failed"], num_rows)
 
     @property
-    def num_rows(self) -> int:
-        return len(self._rows)
+    def num_rows(self) -> int | None:
+        """None as long as standard input was not read to its end."""
+        return self._flow.num_rows
 
     @property
     def num_finished(self) -> int:
         """Rows that have their answer or their error by now; may be read from any thread."""
-        return self._num_bad_rows + len(self._journal)
+        return len(self._journal)
 
     def close(self) -> None:
         self._journal.close()
@@ -151,95 +157,214 @@ class Job:
     # -- before ------------------------------------------------------------------------------------------------
 
     @property
-    def _is_marked_done(self) -> bool:
-        return self._journal.header is not None and self._journal.header.state == "done"
+    def _is_nothing_left(self) -> bool:
+        outcome = self._journal.outcome
+        if not self._journal.is_done or outcome is None:
+            return False
+        return not (self.options.retry_failed and outcome["num_failed"])
 
     @property
-    def _is_all_finished(self) -> bool:
-        return self.num_finished == len(self._rows)
+    def _paths(self) -> list[Path]:
+        return self._format.paths(self.options.answers)
 
     def _settle_what_is_there(self) -> None:
         """Refuse what belongs to something else; forget a done job whose answers are gone."""
-        answers = self.options.answers
         if self.options.overwrite:
             return
-        if self._is_marked_done and not answers.exists():
+        if self._journal.is_done and not self.options.answers.exists():
             self._journal.reset()
         self._journal.check(self._parts)
-        if self._journal.header is None and answers.exists():
-            refuse_foreign(answers)
-        if self._is_marked_done:
+        if self._journal.header is None:
+            self._refuse_foreign(known={})
+        if self._journal.is_done:
             self._check_unchanged()
 
+    @property
+    def _parts(self) -> dict[str, object]:
+        source = self._flow.source
+        input_sha256 = self._flow.sha256 if source.is_repeatable else None
+        return fingerprint(self.options, input_sha256, source.format, self._format.name)
+
     def _check_unchanged(self) -> None:
-        assert self._journal.header is not None
-        if sha256_of(self.options.answers) != self._journal.header.outcome["answers_sha256"]:
+        """Neither the answers nor an input that can't be read again may be others than the done job's."""
+        for path in self._paths:
+            found = sha256_of(path) if path.exists() else None
+            if found != self._known.get(path.name):
+                raise JobError(
+                    f"{path} was changed since this job was done; it is left alone. Use another -o, or make the "
+                    "answers again with --overwrite."
+                )
+        if self._is_nothing_left and not self._flow.source.is_repeatable:
+            self._check_same_input()
+
+    def _check_same_input(self) -> None:
+        assert self._journal.outcome is not None, "only a done job has its whole input"
+        source = self._flow.source
+        for _ in source.lines():
+            pass
+        if source.sha256 != self._journal.outcome["input"]:
             raise JobError(
-                f"{self.options.answers} was changed since this job was done; it is left alone. Use another -o, or "
-                "make the answers again with --overwrite."
+                f"{source.name} is not what {self.options.answers} was made from. Use another -o, or --overwrite to "
+                "throw those answers away."
             )
 
-    def _refuse_foreign_answers(self) -> None:
-        """While something is unfinished, this job has not written its answers file: one that is there is foreign."""
-        if self.options.answers.exists() and not self._is_all_finished:
-            refuse_foreign(self.options.answers)
+    @property
+    def _known(self) -> dict[str, str]:
+        """Digests of the answers that this job has put into their places, by the files' names."""
+        return self._journal.outcome["files"] if self._journal.outcome is not None else {}
+
+    def _refuse_foreign(self, known: dict[str, str]) -> None:
+        for path in self._paths:
+            if path.exists() and (path.name not in known or sha256_of(path) != known[path.name]):
+                refuse_foreign(path)
+
+    def _begin(self, model: str) -> None:
+        """Check the model, and recover what is finished."""
+        parts = {**self._parts, "model": model}
+        self._journal.check(parts)
+        if self._is_nothing_left:
+            return
+        self._model = served_name(model)
+        if self.options.overwrite and self._journal.header is None:
+            remove(self._paths)
+        self._journal.resume(parts)
+        if self._is_all_recorded and not self._journal.is_done and self.options.retry_failed:
+            self._finish()  # first, so that the answers that are there are known
+        if self._is_unfinished and not self.options.as_completed:
+            self._refuse_completed()
+            self._refuse_foreign(self._known)
+
+    def _refuse_completed(self) -> None:
+        """Answers that were given out as completed are this job's own, and in another order."""
+        path = self.options.answers
+        first = next(self._journal.in_turn(), None)
+        if first is not None and path.exists() and path.name not in self._known and _begins_with(path, first.answer):
+            raise JobError(
+                f"{path} has answers of this job as they were completed; go on with --as-completed, or move it away to "
+                "have all answers in the order of the prompts."
+            )
 
     # -- answering ---------------------------------------------------------------------------------------------
 
-    def _answer(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
-        index_of = {row.id: index for index, row in enumerate(self._rows)}
-        try:
-            for completion in pipeline.stream(self._unfinished()):
-                self._journal.append(index_of[completion.id], completion)
-        except EngineError as error:
-            raise EngineError(
-                f"{error} {self.num_finished} of {len(self._rows)} requests are finished and safe; the same command "
-                "goes on with the rest."
-            ) from error
-        finally:
-            self._pipeline = None
+    def is_left(self, index: int, line: Line) -> bool:
+        """Whether a row is to be answered. One that is finished must have been read from the same line."""
+        if index not in self._journal:
+            return True
+        if not self._flow.source.is_repeatable and self._journal.read(index).digest != digest_of(line):
+            raise JobError(
+                f"Line {line.number} of {self._flow.source.name} is another one than when this job began, and its "
+                "answer is there. Feed the same input again, use another -o, or --overwrite to throw the job away."
+            )
+        return self.options.retry_failed and self._journal.has_failed(index)
 
-    def _unfinished(self) -> Iterator[Request]:
-        for index, row in enumerate(self._rows):
-            if self._is_stopped:
-                return
-            if isinstance(row.content, Request) and index not in self._journal:
-                yield row.content
+    def take(self, taken: Taken, completion: Completion) -> None:
+        """Record a row's answer. A row that is no request stays what it is when failed ones are answered again."""
+        if isinstance(taken.row.content, ErrorInfo) and taken.index in self._journal:
+            return
+        answer = self._format.encode(taken.row, completion, self._model)
+        is_failed = completion.error is not None
+        self._journal.append(taken.index, answer, is_failed, taken.digest)
+        if self._completed is not None:
+            self._completed.write(answer, is_failed)
+
+    @contextmanager
+    def _completing(self) -> Iterator[None]:
+        """While entered, answers go out as they are completed, if asked for."""
+        if not self.options.as_completed:
+            yield
+            return
+        self._completed = CompletedFiles(self._format, self.options.answers)
+        try:
+            self._completed.catch_up(self._journal.in_turn())
+            yield
+        finally:
+            completed, self._completed = self._completed, None
+            completed.close()
+
+    @contextmanager
+    def _telling_how_to_go_on(self) -> Iterator[None]:
+        try:
+            yield
+        except EngineError as error:
+            finished = f"{self.num_finished}" if self.num_rows is None else f"{self.num_finished} of {self.num_rows}"
+            raise EngineError(
+                f"{error} {finished} requests are finished and safe; the same command goes on with the rest."
+            ) from error
 
     # -- after -------------------------------------------------------------------------------------------------
 
-    def _assemble(self) -> int:
-        """Write the answers file and mark the journal done; gives the number of failed rows."""
-        written = write_answers(self.options.answers, self._pairs())
-        publish(written, self.options.answers)
-        self._journal.mark_done(
-            {
-                "model": self.options.model,
-                "answers_sha256": written.sha256,
-                "num_requests": len(self._rows),
-                "num_failed": written.num_failed,
-            }
+    @property
+    def _is_all_recorded(self) -> bool:
+        return len(self._journal) == self.num_rows
+
+    @property
+    def _is_unfinished(self) -> bool:
+        """Surely; of standard input nobody knows yet: `publish` looks once more at what is in the answers' place."""
+        return self.num_rows is not None and not self._is_all_recorded
+
+    @property
+    def _is_all_there(self) -> bool:
+        if not self._flow.is_over:
+            return self._is_all_recorded and not self.options.retry_failed
+        if not self._is_all_recorded:
+            raise JobError(
+                f"{self._flow.source.name} ended after {self.num_rows} rows, and {len(self._journal)} were answered "
+                "before: it is another input. Feed the same one again, or use another -o."
+            )
+        return True
+
+    def _result(self, status: Status, num_resumed: int) -> JobResult:
+        return JobResult(status, self.num_rows, len(self._journal), self._journal.num_failed, num_resumed)
+
+    def _finish(self) -> None:
+        """Put the answers into their place and mark the journal done."""
+        files = self._digests_of_completed() if self.options.as_completed else self._assemble()
+        outcome = {
+            "model": self.options.model,
+            "files": files,
+            "input": self._flow.sha256,
+            "num_requests": len(self._journal),
+            "num_failed": self._journal.num_failed,
+        }
+        self._journal.mark_done(outcome, keep_records=self._journal.num_failed > 0)
+
+    def _digests_of_completed(self) -> dict[str, str]:
+        return {path.name: sha256_of(path) for path in self._paths if path.exists()}
+
+    def _assemble(self) -> dict[str, str]:
+        written = self._write()
+        publish(written, known=self._known)
+        files = {one.path.name: one.sha256 for one in written}
+        remove([path for path in self._paths if path.name in self._known.keys() - files.keys()])
+        return files
+
+    def _write(self) -> list[WrittenFile]:
+        sink = self._format.open(self.options.answers)
+        try:
+            for record in self._journal.in_order():
+                sink.write(record.answer, record.is_failed)
+            return sink.finish()
+        except BaseException:
+            sink.abort()
+            raise
+
+
+def format_of(options: JobOptions, flow: Flow) -> AnswerFormat:
+    """Raises UsageError if answers of this format can't go out as they are completed, and are asked to."""
+    made = make_format(options.output_format, options.answers, flow.source.format)
+    if options.as_completed and not made.can_append:
+        raise UsageError(
+            f"A file of the format {made.name} can't grow line by line; leave --as-completed out, or give another "
+            "--output-format."
         )
-        return written.num_failed
-
-    def _pairs(self) -> Iterator[tuple[Row, Completion]]:
-        for index, row in enumerate(self._rows):
-            if isinstance(row.content, ErrorInfo):
-                yield row, Completion(row.id, "", "error", error=row.content)
-            else:
-                yield row, self._journal.read(index)
+    return made
 
 
-def _parts(options: JobOptions, input_sha256: str, input_format: InputFormat) -> dict[str, Any]:
-    """The fingerprint without the model, which is not loaded yet."""
-    parts: Fingerprint = fingerprint(
-        input_sha256=input_sha256,
-        input_format=input_format,
-        model=None,
-        sampling=options.sampling,
-        max_tokens=options.max_tokens,
-        seed=options.seed,
-        chat_template=options.chat_template,
-    )
-    return dict(parts)
+def served_name(model: str) -> str:
+    """A model's identity (`Engine.model`) as response bodies give it: a server's model by the name it is served by."""
+    return model.removeprefix(SERVED)
+
+
+def _begins_with(path: Path, line: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(line)) == line

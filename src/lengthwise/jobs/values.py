@@ -1,9 +1,10 @@
-"""One field of a JSON row, checked: a value of the wrong type is an error of its row, never guessed at."""
+"""One field of a row, checked: a value of the wrong type is an error of its row, never guessed at."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from lengthwise.errors import RequestError
@@ -28,6 +29,8 @@ def text(fields: Fields, name: str) -> str:
     value = fields[name]
     if not isinstance(value, str):
         raise wrong(name, value, "a text")
+    if value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -59,33 +62,30 @@ def number(fields: Fields, name: str) -> float | None:
         raise wrong(name, value, "a finite number") from error
 
 
-def max_tokens(fields: Fields) -> int | None:
-    value = count(fields, "max_tokens")
+def limit(fields: Fields, name: str) -> int | None:
+    value = count(fields, name)
     if value is not None and value < 1:
-        raise wrong("max_tokens", value, "1 or more")
+        raise wrong(name, value, "1 or more")
     return value
 
 
-def row_id(fields: Fields) -> str | None:
-    """A row's own id, as text; None where it gives none."""
-    value = fields.get("id")
-    if value is None:
-        return None
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str) or not value:
-        raise wrong("id", value, "a text or a whole number")
-    return text(fields, "id")
-
-
 def sampling(fields: Fields, defaults: SamplingParams) -> SamplingParams:
-    """The job's sampling parameters with the row's own in their place. Raises RequestError on a value out of range."""
-    own: dict[str, Any] = {name: number(fields, name) for name in _NUMBERS}
-    own |= {name: count(fields, name) for name in _COUNTS}
-    own["stop"] = _stop(fields)
-    if own["seed"] is not None and own["seed"] < 0:
+    """The job's sampling parameters with the row's own in their place; the very object where it has none of its own.
+    Raises RequestError on a value out of range."""
+    if fields.keys().isdisjoint(SAMPLING_FIELDS):
+        return defaults
+    own: dict[str, Any] = {name: number(fields, name) for name in _NUMBERS if name in fields}
+    own |= {name: count(fields, name) for name in _COUNTS if name in fields}
+    if "stop" in fields:
+        own["stop"] = _stop(fields)
+    if (own.get("seed") or 0) < 0:
         raise wrong("seed", own["seed"], f"from 0 to {MAX_COUNT}")
-    return replace(defaults, **{name: value for name, value in own.items() if value is not None})
+    return _merged(defaults, tuple((name, value) for name, value in own.items() if value is not None))
+
+
+@lru_cache(maxsize=1024)  # rows of one file mostly give the same ones, and each is checked when it is made
+def _merged(defaults: SamplingParams, own: tuple[tuple[str, Any], ...]) -> SamplingParams:
+    return replace(defaults, **dict(own))
 
 
 def _stop(fields: Fields) -> tuple[str, ...] | None:

@@ -1,6 +1,6 @@
-"""What is finished of a job, on disk: `journal` holds the records, `files` how they are kept."""
+"""What is finished of a job, on disk: `journal` holds the records, `index` where they stand, `files` how it is kept."""
 
 from lengthwise.journal.files import sync_folder
-from lengthwise.journal.journal import Fingerprint, Journal, fingerprint
+from lengthwise.journal.journal import Fingerprint, Journal, Record
 
-__all__ = ["Fingerprint", "Journal", "fingerprint", "sync_folder"]
+__all__ = ["Fingerprint", "Journal", "Record", "sync_folder"]

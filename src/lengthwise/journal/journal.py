@@ -1,8 +1,10 @@
 """What is finished of a job: an append-only file of JSON lines that stands beside the answers.
 
 Line 1 is the header: format version, state (`open` or `done`) and fingerprint. Each further line is one finished
-request: its index in the input and its completion, without `metadata` (it stands in the input) and `tokens` (an
-answer is its text).
+request, `{"index": 7, "failed": false, "answer": {...}}`: its index in the input and its answer, one line of JSON that
+is kept byte for byte as it was given. `"digest"` stands before the answer where one was given. The last record of an
+index counts: a failed request may be answered again. `{"done": {...}}` says that the job was done when it was written;
+records that follow it are of a job that goes on.
 
 **Safety.** An append is one write of one whole line, which is with the operating system when `append` returns: a
 killed process (`kill -9`) loses nothing that was appended. A thread flushes to the disk once a second, and closing
@@ -11,51 +13,46 @@ resumed; a line that is unreadable anywhere else is an error, because something 
 
 **One owner.** An exclusive `flock` on the journal is held from `open` to `close`; a second process is refused.
 
-**Fingerprint.** What determines the answers, by name: see `fingerprint`. Not in it, so free to change when a job is
-resumed: predictor, scheduler, batch size, device, data type and every other option of the engine.
+**Fingerprint.** What determines the answers, by name, as whoever opens the journal gives it.
+
+**Cost.** Two bits of memory a request and eight bytes in a temporary file (`index.py`); answers stay on the disk.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from lengthwise.errors import JobError
 from lengthwise.journal.files import Syncer, open_locked, sync_folder
-from lengthwise.types import Completion, ErrorInfo, PredictedTokens, SamplingParams
+from lengthwise.journal.index import Index
 
-FORMAT = 1
+FORMAT = 2
 _MAGIC = b'{"lengthwise_journal"'
+_DONE = b'{"done": '
+_RECORD = re.compile(rb'\{"index": ([0-9]+), "failed": (true|false), (?:"digest": "([0-9a-f]+)", )?"answer": ')
+_TAIL_BYTES = 65536  # a done line is far shorter
+_READ_BYTES = 4096  # most records are shorter, and a longer read costs more than a second one for a few
 
 Fingerprint = Mapping[str, Any]
 State = Literal["open", "done"]
 
 
-def fingerprint(
-    *,
-    input_sha256: str,
-    input_format: str,
-    model: str | None,
-    sampling: SamplingParams,
-    max_tokens: int,
-    seed: int,
-    chat_template: str | None,
-) -> Fingerprint:
-    """What determines a job's answers, by name, as JSON values.
+@dataclass(slots=True)  # not frozen: a million of them would take a second longer
+class Record:
+    """One finished request. `answer` is a line of JSON, as it was appended."""
 
-    `model` is `Engine.model` (identity of weights and revision); None leaves it out, for a check before a model is
-    loaded. `sampling` are the job's defaults; those of single requests are part of the input.
-    """
-    parts: dict[str, Any] = {"input": input_sha256, "input_format": input_format, "max_tokens": max_tokens}
-    parts |= {name: value for name, value in asdict(sampling).items() if name != "seed"}
-    parts |= {"stop": list(sampling.stop), "seed": seed, "chat_template": chat_template}
-    return parts if model is None else {**parts, "model": model}
+    index: int
+    is_failed: bool
+    digest: str | None
+    answer: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +73,23 @@ class Journal:
         with Journal.open(path) as journal:
             journal.resume(parts)
             todo = [i for i in range(n) if i not in journal]
-            journal.append(todo[0], completion)
+            journal.append(todo[0], answer, is_failed=False)
 
-    `open` locks and reads the header, `resume` checks it and recovers what is finished. Finished completions stay on
-    disk (`read`); memory holds an offset for each. One writer, one thread. Raises JobError for all that can go wrong.
+    `open` locks and reads the header, `resume` checks it and recovers what is finished. One writer, one thread; `in`
+    and `len` may be asked from others. Raises JobError for all that can go wrong.
     """
 
     def __init__(self, path: Path, descriptor: int, is_overwritten: bool) -> None:
         self.path = path
-        self.num_failed = 0
         self._fd = descriptor
         self._size = os.fstat(descriptor).st_size
-        self._offsets: dict[int, int] = {}
+        self._index: Index | None = None
         self._syncer: Syncer | None = None
+        self.outcome: Mapping[str, Any] | None = None  # what the last `mark_done` was given
+        self.is_done = False
         self.header = self._read_header(is_overwritten)
+        if self.header is not None:
+            self._read_outcome(self.header)
 
     @classmethod
     def open(cls, path: Path, overwrite: bool = False) -> Self:
@@ -106,15 +106,18 @@ class Journal:
             raise
 
     def resume(self, parts: Fingerprint) -> None:
-        """Go on with the job that `parts` describes: recover what it finished, or begin it in an empty journal.
+        """Go on with the job that `parts` describes: recover what it finished, or begin it in an empty journal. One
+        that is done can go on if its records were kept.
 
         Cuts a torn last line off the file. Raises JobError if the journal belongs to a job with other `parts`, and
         if a line before the last is unreadable.
         """
+        with self._writing():
+            self._index = Index(self.path.parent)
         if self.header is None:
             self._begin(parts)
         else:
-            self._check_open()
+            self._check_has_records(self.header)
             self.check(parts)
             self._recover()
         self._syncer = Syncer(self._fd)
@@ -130,38 +133,74 @@ class Journal:
                 "Use the settings it was started with, another -o, or --overwrite to throw it away."
             )
 
-    def append(self, index: int, completion: Completion) -> None:
-        """Record that request `index` is finished. Safe from a killed process when this returns."""
-        assert index not in self._offsets, f"request {index} finished twice"
+    def append(self, index: int, answer: bytes, is_failed: bool, digest: str | None = None) -> None:
+        """Record that request `index` is finished: `answer` is one line of JSON with its line break, `digest` is
+        hexadecimal. Safe from a killed process when this returns. A request that failed may be finished again."""
+        assert self._index is not None, "resume comes before append"
         assert self._syncer is not None, "resume comes before append"
+        assert index not in self._index or self._index.has_failed(index), f"request {index} finished twice"
         self._syncer.raise_error(self.path)
-        offset = self._write(_line({"index": index, "completion": _completion_to_json(completion)}))
+        beside = "" if digest is None else f'"digest": "{digest}", '
+        head = f'{{"index": {index}, "failed": {"true" if is_failed else "false"}, {beside}"answer": '
+        try:
+            offset = self._write(b"%b%b}\n" % (head.encode(), answer[:-1]))
+            self._index.note(index, offset, is_failed)
+        except OSError as error:
+            raise self._unwritable(error) from error
         self._syncer.is_dirty = True
-        self._note(index, offset, completion)
+        self.is_done = False
 
-    def read(self, index: int) -> Completion:
-        """Completion of finished request `index`, without metadata and tokens. KeyError if it is not finished."""
-        with os.fdopen(os.dup(self._fd), "rb") as file:
-            file.seek(self._offsets[index])
-            return _parse_record(file.readline())[1]
+    def read(self, index: int) -> Record:
+        """The last record of request `index`. KeyError if it is not finished."""
+        assert self._index is not None, "resume comes before read"
+        return self._read_at(self._index.offset(index))
+
+    def in_order(self) -> Iterator[Record]:
+        """The last record of every request, by index; all below the highest must be finished."""
+        assert self._index is not None, "resume comes before in_order"
+        return map(self._read_at, self._index.offsets(len(self)))
+
+    def in_turn(self) -> Iterator[Record]:
+        """The last record of every request, as they were appended."""
+        assert self._index is not None, "resume comes before in_turn"
+        for number, offset, line in self._lines():
+            if number > 1 and not line.startswith(_DONE):
+                record = _parse_record(line)
+                if self._index.offset(record.index) == offset:
+                    yield record
+
+    def has_failed(self, index: int) -> bool:
+        """Request `index` is finished, and without an answer."""
+        return self._index is not None and self._index.has_failed(index)
 
     def __contains__(self, index: int) -> bool:
-        return index in self._offsets
+        return self._index is not None and index in self._index
 
     def __len__(self) -> int:
         """How many requests are finished."""
-        return len(self._offsets)
+        return 0 if self._index is None else self._index.num_finished
 
-    def mark_done(self, outcome: Mapping[str, Any]) -> None:
-        """Replace the journal, in one step, by a header that says that the job is done; records are dropped."""
+    @property
+    def num_failed(self) -> int:
+        return 0 if self._index is None else self._index.num_failed
+
+    def mark_done(self, outcome: Mapping[str, Any], keep_records: bool = False) -> None:
+        """Say that the job is done. The journal is replaced, in one step, by a header that says so; with `keep_records`
+        a line is appended instead, so that the job can go on."""
         assert self.header is not None, "resume comes before mark_done"
-        self._replace(Header("done", self.header.fingerprint, outcome))
+        if keep_records:
+            with self._writing():
+                self._write(_line({"done": outcome}))
+                os.fsync(self._fd)
+        else:
+            self._replace(Header("done", self.header.fingerprint, outcome))
+        self.outcome, self.is_done = outcome, True
 
     def reset(self) -> None:
         """Throw the journal's content away."""
         with self._writing():
             os.ftruncate(self._fd, 0)
-        self._size, self._offsets, self.num_failed, self.header = 0, {}, 0, None
+        self._size, self.header, self.outcome, self.is_done = 0, None, None, False
 
     def close(self) -> None:
         """Flush to the disk and give the lock back; may be called twice. An empty journal is removed.
@@ -172,6 +211,8 @@ class Journal:
             return
         if self._syncer is not None:
             self._syncer.close()
+        if self._index is not None:
+            self._index.close()
         if self._size == 0:
             self.path.unlink(missing_ok=True)
         os.close(self._fd)
@@ -201,15 +242,25 @@ class Journal:
         self.reset()
         return None
 
-    def _check_open(self) -> None:
-        if self.header is not None and self.header.state == "done":
+    def _read_outcome(self, header: Header) -> None:
+        """Whether the job is done: the header says so, or the last line, which is looked for from the end."""
+        if header.state == "done":
+            self.outcome, self.is_done = header.outcome, True
+            return
+        tail = os.pread(self._fd, _TAIL_BYTES, max(0, self._size - _TAIL_BYTES))
+        last = tail[tail.rfind(b"\n", 0, -1) + 1 :]
+        if last.startswith(_DONE) and last.endswith(b"\n"):
+            self.outcome, self.is_done = _parse_done(last), True
+
+    def _check_has_records(self, header: Header) -> None:
+        if header.state == "done":
             raise JobError(f"{self.path} says that this job is done; nothing is left to do.")
 
     def _begin(self, parts: Fingerprint) -> None:
         self.reset()
         header = Header("open", _jsonable(parts), {})
-        self._write(header.to_line())
         with self._writing():
+            self._write(header.to_line())
             os.fsync(self._fd)
             sync_folder(self.path.parent)
         self.header = header
@@ -224,15 +275,20 @@ class Journal:
                 self._recover_line(number, offset, line)
 
     def _recover_line(self, number: int, offset: int, line: bytes) -> None:
+        assert self._index is not None, "resume makes it"
         try:
-            index, completion = _parse_record(line)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            if line.startswith(_DONE):
+                self.outcome = _parse_done(line)
+                return
+            record = _parse_record(line)
+            json.loads(record.answer)
+        except ValueError as error:
             raise JobError(
                 f"{self.path}, line {number} is unreadable ({error}), so something else wrote to this file. Delete "
                 "that line to have its request answered again, or start over with --overwrite."
             ) from error
-        if index not in self._offsets:
-            self._note(index, offset, completion)
+        with self._writing():
+            self._index.note(record.index, offset, record.is_failed)
 
     def _lines(self) -> Iterator[tuple[int, int, bytes]]:
         """Number (from 1), offset and bytes of each line."""
@@ -243,19 +299,21 @@ class Journal:
                 yield number, offset, line
                 offset += len(line)
 
-    def _note(self, index: int, offset: int, completion: Completion) -> None:
-        self._offsets[index] = offset
-        self.num_failed += completion.finish_reason == "error"
+    def _read_at(self, offset: int) -> Record:
+        """The record that begins there, by as many reads as its length needs."""
+        line = os.pread(self._fd, _READ_BYTES, offset)
+        while (end := line.find(b"\n")) < 0:
+            line += os.pread(self._fd, max(_READ_BYTES, 3 * len(line)), offset + len(line))
+        return _parse_record(line[: end + 1])
 
     def _write(self, line: bytes) -> int:
         """Append `line` and return its offset. A part that a full disk took is written over by the next line, or cut
         off as a torn one."""
-        offset = self._size
-        with self._writing():
-            written = 0
-            while written < len(line):
-                written += os.pwrite(self._fd, line[written:], offset + written)
-        self._size += len(line)
+        offset, num_bytes = self._size, len(line)
+        written = os.pwrite(self._fd, line, offset)
+        while written < num_bytes:
+            written += os.pwrite(self._fd, line[written:], offset + written)
+        self._size = offset + num_bytes
         return offset
 
     def _replace(self, header: Header) -> None:
@@ -274,14 +332,17 @@ class Journal:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """What the disk refuses, as a JobError with the way out."""
         try:
             yield
         except OSError as error:
-            raise JobError(
-                f"{self.path} can't be written ({error.strerror}). {len(self)} finished requests are safe; "
-                "make room and run the same command again."
-            ) from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> JobError:
+        """What the disk refuses, with the way out."""
+        return JobError(
+            f"{self.path} can't be written ({error.strerror}). {len(self)} finished requests are safe; "
+            "make room and run the same command again."
+        )
 
 
 # -- lines -----------------------------------------------------------------------------------------------------
@@ -298,9 +359,13 @@ def _jsonable(value: Any) -> Any:
 
 def _difference(name: str, theirs: Any, ours: Any) -> str:
     """Hashes say nothing to people."""
-    if name == "input":
-        return "the prompts file was changed, or is another one"
+    if _is_hash(theirs) and _is_hash(ours):
+        return f"{name} was changed, or is another one"
     return f"{name} was {_shown(theirs)} and is {_shown(ours)} now"
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def _shown(value: Any) -> str:
@@ -323,20 +388,18 @@ def _parse_header(line: bytes, path: Path) -> Header:
     )
 
 
-def _completion_to_json(completion: Completion) -> dict[str, Any]:
-    content = asdict(replace(completion, metadata={}, tokens=()))
-    del content["metadata"], content["tokens"]
-    return content
+def _parse_done(line: bytes) -> Mapping[str, Any]:
+    outcome = json.loads(line)["done"]
+    if not isinstance(outcome, dict):
+        raise ValueError(f"done is {outcome!r}")
+    return outcome
 
 
-def _parse_record(line: bytes) -> tuple[int, Completion]:
-    record = json.loads(line)
-    index, content = record["index"], record["completion"]
-    if not isinstance(index, int):
-        raise ValueError(f"index is {index!r}")
-    predicted, error = content.pop("predicted"), content.pop("error")
-    return index, Completion(
-        **content,
-        predicted=PredictedTokens(**predicted) if predicted else None,
-        error=ErrorInfo(**error) if error else None,
-    )
+def _parse_record(line: bytes) -> Record:
+    """Raises ValueError where the line is no record; the answer itself is taken as it is."""
+    head = _RECORD.match(line)
+    if head is None or not line.endswith(b"}\n"):
+        raise ValueError("it is no record")
+    index, failed, digest = head.groups()
+    answer = line[head.end() : -2] + b"\n"
+    return Record(int(index), failed == b"true", None if digest is None else digest.decode(), answer)
