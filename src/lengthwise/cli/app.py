@@ -39,11 +39,8 @@ EXIT_FAILED, EXIT_USAGE = 1, 2
 def run_app(arguments: Sequence[str] | None) -> int:
     """The exit code of one run of the command; errors of this package and of usage are said on stderr."""
     try:
-        code = app(
-            args=spread_base_urls(sys.argv[1:] if arguments is None else arguments),
-            prog_name="lengthwise",
-            standalone_mode=False,
-        )
+        given = sys.argv[1:] if arguments is None else arguments
+        code = app(args=spread_base_urls(given), prog_name="lengthwise", standalone_mode=False)
     except LengthwiseError as error:
         say(str(error))
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
