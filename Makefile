@@ -49,8 +49,8 @@ identity: .venv/installed  ## scheduled answers against one at a time
 plan: .venv/installed  ## time and memory to plan a million requests
 	for name in refill grouped paper arrival; do $(BIN)/python -m tests.scheduling.plan_a_million $$name; done
 
-kills: .venv/installed  ## kill -9 at random moments, resume, compare
-	$(BIN)/pytest -m campaign tests/jobs
+kills: .venv/installed  ## kill -9, full disks, failing writes: resume, compare
+	$(BIN)/pytest -m campaign -s tests/jobs
 
 measure-model: .venv/installed  ## statistics of the bundled model, for its card
 	$(BIN)/python -m tools.bundled_model.measure
