@@ -17,7 +17,7 @@ from lengthwise.errors import UsageError
 from lengthwise.feeds import AsyncFeed, IterableFeed, ThreadedFeed
 from lengthwise.pipeline import Pipeline
 from lengthwise.testing import recorded_lengths
-from lengthwise.types import Capabilities, Request
+from lengthwise.types import Capabilities, Completion, Request
 
 PATIENCE_S = 20.0  # after which a test has failed: nothing here waits so long when all is well
 
@@ -68,6 +68,23 @@ class TestIterableFeed:
         """In order, at most as many as are asked for."""
         feed = IterableFeed(range(5))
         assert [feed.take(2, may_wait=False) for _ in range(4)] == [[0, 1], [2, 3], [4], None]
+
+    @pytest.mark.parametrize("num", [1, 2, 10])
+    def test_what_the_source_raises_comes_after_what_it_gave(self, num):
+        """Once; then the feed is at its end."""
+
+        def source():
+            yield from "ab"
+            raise OSError("the cable was pulled")
+
+        feed = IterableFeed(source())
+        found: list[str] = []
+        while len(found) < 2:
+            found += feed.take(num, may_wait=True) or ()
+        assert found == ["a", "b"]
+        with pytest.raises(OSError, match="pulled"):
+            feed.take(num, may_wait=True)
+        assert feed.take(num, may_wait=True) is None
 
 
 class TestThreadedFeed:
@@ -197,8 +214,11 @@ class TestInARun:
             answers = Pipeline(engine=Watched(lengths)).run(requests)
         assert {answer.id: answer.completion_tokens for answer in answers} == lengths
 
-    def test_what_a_source_raises_ends_the_run_and_leaves_the_engine_empty(self):
-        """The caller sees the source's own error; a next run gets its answers."""
+    @pytest.mark.parametrize("make_feed", [IterableFeed, ThreadedFeed])
+    @pytest.mark.parametrize("in_order", [False, True])
+    def test_what_a_source_raises_comes_when_all_before_it_is_answered(self, make_feed, in_order):
+        """With a window: what waits and what runs is finished, then the caller sees the source's own error. A next run
+        gets its answers."""
         lengths = recorded_lengths(20)
         pipeline = Pipeline(engine=ReplayEngine(lengths, ReplayConfig(Capabilities(max_running=2))), window=3)
         requests = [Request(name, "prompt") for name in lengths]
@@ -207,9 +227,40 @@ class TestInARun:
             yield from requests[:10]
             raise OSError("the cable was pulled")
 
-        with ThreadedFeed(source()) as feed, pytest.raises(OSError, match="pulled"):
-            pipeline.run(feed)
+        found: list[Completion] = []
+        with pytest.raises(OSError, match="pulled"):
+            found.extend(pipeline.stream(make_feed(source()), in_order))
+        assert sorted(answer.id for answer in found) == sorted(list(lengths)[:10])
         assert len(pipeline.run(requests)) == len(lengths)
+
+    def test_without_a_window_what_a_source_raises_comes_before_anything_begins(self):
+        """No work is done for a caller who will have to repeat it."""
+
+        class Untouched(ReplayEngine):
+            def start(self, *arguments):
+                raise AssertionError
+
+        def source():
+            yield Request("a", "prompt")
+            raise OSError("the cable was pulled")
+
+        with pytest.raises(OSError, match="pulled"):
+            Pipeline(engine=Untouched({"a": 5})).run(source())
+
+    def test_what_a_source_raises_is_not_lost_when_the_run_is_stopped(self):
+        """It would look as if all had been read."""
+        pipeline = Pipeline(engine=ReplayEngine(dict.fromkeys("abcd", 5)), window=10)
+
+        def source():
+            yield from (Request(name, "prompt") for name in "abcd")
+            raise OSError("the cable was pulled")
+
+        def stop_at_the_first_answer():
+            for _ in pipeline.stream(source()):
+                pipeline.stop()
+
+        with pytest.raises(OSError, match="pulled"):
+            stop_at_the_first_answer()
 
 
 class TestAsyncFeed:
@@ -260,7 +311,8 @@ class TestAsyncFeed:
         assert (sorted(found[:2]), sorted(found[2:])) == (["a", "b"], ["c", "d"])
 
     def test_what_an_asynchronous_source_raises_reaches_the_caller(self):
-        """After the run has ended as it must."""
+        """When all before it is answered."""
+        found = []
 
         async def source():
             yield Request("a", "prompt")
@@ -268,7 +320,9 @@ class TestAsyncFeed:
 
         async def answered():
             async with Pipeline(engine=ReplayEngine({"a": 5}), window=1) as pipeline:
-                return await pipeline.arun(source())
+                async for answer in pipeline.astream(source()):
+                    found.append(answer.id)
 
         with pytest.raises(OSError, match="pulled"):
             asyncio.run(answered())
+        assert found == ["a"]

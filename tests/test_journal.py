@@ -115,14 +115,15 @@ def test_the_disk_has_it_a_second_later(tmp_path: Path) -> None:
 
 def test_what_failed_may_be_answered_again_and_the_last_record_counts(tmp_path: Path) -> None:
     """A failure is superseded by what follows, also after a resume; the count of failures falls, that of what is
-    finished stays; read in turn, only the last record is given."""
+    finished stays; read in turn, both records are given."""
     write(tmp_path / "j", [(b'{"error": 1}\n', True), answer(1)])
     with Journal.open(tmp_path / "j") as journal:
         journal.resume(parts())
         assert (len(journal), journal.num_failed, journal.has_failed(0)) == (2, 1, True)
         journal.append(0, *answer(0))
         assert (len(journal), journal.num_failed, journal.has_failed(0)) == (2, 0, False)
-        assert [record.index for record in journal.in_turn()] == [1, 0]
+        assert [record.index for record in journal.in_turn()] == [0, 1, 0]
+        assert journal.num_superseded == 1
         with pytest.raises(AssertionError, match="request 0 finished twice"):
             journal.append(0, *answer(0))
     assert read(tmp_path / "j") == [answer(0), answer(1)]
@@ -301,7 +302,7 @@ def test_done_with_its_records_a_job_can_go_on(tmp_path: Path) -> None:
         assert not journal.is_done
         journal.resume(parts())
         assert journal.outcome == {"num_failed": 1}
-        assert [record.answer for record in journal.in_turn()] == [answer(0)[0], answer(1)[0]]
+        assert [record.answer for record in journal.in_order()] == [answer(0)[0], answer(1)[0]]
         journal.mark_done({"num_failed": 0})
     assert path.read_bytes().count(b"\n") == 1
 

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import math
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -17,10 +18,11 @@ from lengthwise.engines.replay import ReplayConfig, ReplayEngine
 from lengthwise.errors import EngineError, UsageError
 from lengthwise.estimates import GRID, LengthEstimates
 from lengthwise.feeds import ThreadedFeed
-from lengthwise.pipeline import Pipeline, request_seed
+from lengthwise.intake import request_seed
+from lengthwise.pipeline import Pipeline
 from lengthwise.scheduling.arrival import ArrivalScheduler
 from lengthwise.testing import FakeHTTPEngine, NoisyOracle, WatchedEngine, check_engine, recorded_lengths
-from lengthwise.types import Capabilities, Completion, ErrorInfo, Finished, Request, SamplingParams, Start
+from lengthwise.types import Capabilities, Completion, ErrorInfo, Finished, Preempt, Request, SamplingParams, Start
 
 LENGTHS = recorded_lengths(100)
 REQUESTS = [Request(name, f"prompt {name}") for name in LENGTHS]
@@ -196,24 +198,43 @@ class TestErrors:
             ({"prompt": "x", "temperature": "hot"}, "temperature is 'hot'"),
             ({"prompt": "x", "sampling": {"temperature": 1}}, "sampling is {'temperature': 1}"),
             ({}, "prompt"),
-            (7, "int"),
+            (7, "is 7"),
+            ({"prompt": "x", "metadata": 5}, "metadata is 5"),
+            ({"prompt": "x", "api_fields": [1]}, "api_fields is [1]"),
+            ({"prompt": "x", "is_raw": "yes"}, "is_raw is 'yes'"),
+            ({"prompt": "x", "stop": 5}, "stop is 5"),
+            ({"prompt": "x", "api_fields": {5: 1, "n": 2}}, "5 is 1"),
         ],
     )
     def test_what_is_no_request_is_an_error_and_the_others_go_on(self, item, told):
         """It keeps its place; the message has the value."""
-        pipeline = Pipeline(engine=replay())
+        pipeline = Pipeline(engine=replay({**LENGTHS, "3": 5}))
         answers = pipeline.run([*REQUESTS[:3], item, *REQUESTS[3:]])
         assert answers[3].error is not None
-        assert answers[3].error.type == "invalid_request"
+        assert answers[3].error.type in ("invalid_request", "unsupported_parameter")
         assert told in answers[3].error.message
         assert answer_lengths([*answers[:3], *answers[4:]]) == EXPECTED
         assert (pipeline.counts.num_failed, pipeline.counts.num_finished) == (1, len(REQUESTS) + 1)
 
-    @pytest.mark.parametrize("requests", ["Tell me", {"prompt": "Tell me"}])
-    def test_one_prompt_is_no_list_of_them(self, requests):
-        """Its letters or fields would be answered."""
+    @pytest.mark.parametrize("requests", ["Tell me", b"Tell me", {"prompt": "Tell me"}, REQUESTS[0], None, 5])
+    def test_what_is_no_list_of_requests_is_refused(self, requests):
+        """The letters or fields of one prompt would be answered."""
         with pytest.raises(UsageError, match="must be a list"):
             Pipeline(engine=replay()).run(requests)
+
+    def test_an_asynchronous_source_is_sent_to_the_asynchronous_methods(self):
+        """`run` and `stream` can't read it."""
+
+        async def source():
+            yield "Tell me"
+
+        with pytest.raises(UsageError, match="astream or arun"):
+            Pipeline(engine=replay()).run(source())
+
+    def test_a_number_that_is_another_request_s_id_is_told(self):
+        """What has no id is numbered from 0; the message says so, for nobody wrote that id twice."""
+        with pytest.raises(UsageError, match=r"'0'.*numbered from 0"):
+            Pipeline(engine=replay()).run(["a", {"id": "0", "prompt": "x"}])
 
     def test_an_unknown_scheduler_and_a_closed_pipeline_are_refused(self):
         """At once, by name."""
@@ -259,6 +280,66 @@ class TestErrors:
             pipeline.run(REQUESTS)
         assert answer_lengths(pipeline.run(REQUESTS)) == EXPECTED
 
+    @pytest.mark.parametrize(("broken", "told"), [(ZeroDivisionError, "division"), (EngineError, "on fire")])
+    def test_an_engine_that_can_not_cancel_hides_no_error(self, broken, told):
+        """What went wrong first is raised; where nothing had, what went wrong in cancelling."""
+
+        class Broken(ReplayEngine):
+            def cancel(self, request_id):
+                raise RuntimeError("no cancelling here")
+
+        class BrokenScheduler(ArrivalScheduler):
+            def decide(self, view):
+                if view.running:
+                    raise broken(told)
+                return super().decide(view)
+
+        def answers(scheduler):
+            return Pipeline(engine=Broken(LENGTHS), predictor="none", scheduler=scheduler).stream(REQUESTS)
+
+        with pytest.raises(broken, match=told):
+            list(answers(BrokenScheduler(8)))
+        left = answers(ArrivalScheduler(8))
+        next(left)
+        with pytest.raises(EngineError, match="RuntimeError: no cancelling here"):
+            left.close()
+
+    def test_an_engine_that_breaks_when_a_row_is_put_back_is_an_engine_error(self):
+        """As wherever else it breaks."""
+
+        class Broken(ReplayEngine):
+            def cancel(self, request_id):
+                raise RuntimeError("no cancelling here")
+
+        class Preempting(ArrivalScheduler):
+            def decide(self, view):
+                return [Preempt(name) for name in view.running] or super().decide(view)
+
+        with pytest.raises(EngineError, match="RuntimeError: no cancelling here"):
+            Pipeline(engine=Broken(LENGTHS), predictor="none", scheduler=Preempting(8)).run(REQUESTS)
+
+    @pytest.mark.parametrize("can_preempt", [True, False])
+    def test_an_engine_that_never_lets_its_rows_go_is_not_waited_for_for_ever(self, can_preempt, monkeypatch):
+        """One that gives tokens back is to do so at once; any other is given a while."""
+        monkeypatch.setattr("lengthwise.loop.MAX_SILENCE_S", 0.1)
+
+        class Silent(ReplayEngine):
+            num_polls = 0
+
+            def poll(self, timeout_s):
+                if not self._cancelled:
+                    return super().poll(timeout_s)
+                self.num_polls += 1
+                threading.Event().wait(0.01)
+                return []
+
+        engine = Silent(LENGTHS, ReplayConfig(Capabilities(max_running=8, can_preempt=can_preempt)))
+        answers = Pipeline(engine=engine, predictor="none").stream(REQUESTS)
+        next(answers)
+        with pytest.raises(EngineError, match="lost 7 requests"):
+            answers.close()
+        assert (engine.num_polls == 1) == can_preempt
+
     def test_a_predictor_that_can_not_learn_costs_no_answer(self, caplog):
         """What it raises is said."""
 
@@ -296,6 +377,19 @@ class TestStreaming:
         assert answer.completion_tokens == 5
         assert seen[0].prompt == ({"role": "user", "content": "Hi"},)
         assert seen[0].sampling == SamplingParams(temperature=0.7, stop=("END",), seed=3)
+
+    def test_what_is_none_is_left_out(self):
+        """Of mappings: an id is given then, and settings have their defaults."""
+        seen = []
+
+        class Recording(ReplayEngine):
+            def start(self, request, *rest):
+                seen.append(request)
+                super().start(request, *rest)
+
+        fields = ("id", "messages", "stop", "temperature", "top_p", "seed", "max_tokens", "metadata", "is_raw")
+        Pipeline(engine=Recording({"0": 5})).run([{**dict.fromkeys(fields), "prompt": "x"}])
+        assert seen == [Request("0", "x")]
 
     def test_a_window_reads_no_further_ahead_than_it_says(self):
         """With a window, at most so many requests wait while the source goes on."""
@@ -347,6 +441,44 @@ class TestStreaming:
             next(stream)
         stream.close()
         assert next(stream, None) is None
+
+    @pytest.mark.parametrize("in_order", [False, True])
+    @pytest.mark.parametrize("num_taken", [0, 1, 5])
+    def test_a_run_of_a_pipeline_that_was_closed_ends_with_an_error(self, num_taken, in_order):
+        """Its caller is told, and the engine is not asked for anything any more: also where the last answer was that of
+        a request that could not begin."""
+
+        class Closable(ReplayEngine):
+            is_closed = False
+
+            def start(self, *arguments):
+                assert not self.is_closed
+                super().start(*arguments)
+
+            def poll(self, timeout_s):
+                assert not self.is_closed
+                return super().poll(timeout_s)
+
+            def close(self):
+                self.is_closed = True
+
+        with Pipeline(engine=Closable(LENGTHS), window=20) as pipeline:
+            answers = pipeline.stream([Request("lost", "no length"), *REQUESTS], in_order)
+            for _ in range(num_taken):
+                next(answers)
+        with pytest.raises(UsageError, match="closed before its run had ended"):
+            list(answers)
+
+    @pytest.mark.parametrize("window", [None, 1])
+    def test_closing_after_the_last_answer_is_no_error(self, window):
+        """Nothing was left to do."""
+        pipeline = Pipeline(engine=replay(), window=window)
+        num_answers = 0
+        for _ in pipeline.stream(REQUESTS):
+            num_answers += 1
+            if num_answers == len(REQUESTS):
+                pipeline.close()
+        assert num_answers == len(REQUESTS)
 
     def test_a_cancelled_async_caller_stops_the_run(self):
         """The caller goes away while the engine works: the engine is empty then, and a next run gets its answers."""
@@ -441,8 +573,8 @@ class TestOrder:
         waits_for = list(itertools.accumulate((as_completed[name] for name in LENGTHS), max))
         assert list(in_order.values()) == waits_for
 
-    def test_what_is_finished_behind_a_gap_is_given_out_when_the_run_ends_early(self):
-        """Drained or broken: the first request has no answer, those behind it have theirs."""
+    def test_what_is_finished_behind_a_gap_is_given_out_when_the_engine_breaks(self):
+        """The first request has no answer, those behind it have theirs; then comes the error."""
         lengths = {"long": 400, "a": 3, "b": 5, "c": 4, "d": 7}
 
         class Breaking(ReplayEngine):
@@ -458,6 +590,20 @@ class TestOrder:
             next(answers)
         assert found == ["a", "b", "c"]
 
+    def test_what_is_finished_behind_a_gap_is_given_out_when_the_run_is_drained(self):
+        """The long ones behind the first began before it; it gets no answer, and they get theirs in order."""
+        lengths = {"a": 3, "b": 500, "c": 400, "d": 5}
+
+        class Draining(ReplayEngine):
+            def poll(self, timeout_s):
+                pipeline.drain()
+                return super().poll(timeout_s)
+
+        engine = Draining(lengths, ReplayConfig(Capabilities(max_running=2)))
+        pipeline = Pipeline(engine=engine, predictor=NoisyOracle(lengths, 0.0))
+        answers = pipeline.stream(of(lengths), in_order=True)
+        assert [answer.id for answer in answers] == ["b", "c"]
+
     def test_an_id_may_come_again_when_its_first_answer_is_there(self):
         """Ids differ among requests in flight; each answer stands at its own place, however long others take."""
         lengths = {"long": 300, **{str(i): 3 + i for i in range(12)}}
@@ -468,10 +614,14 @@ class TestOrder:
 
     @pytest.mark.parametrize("window", [None, 1, 50])
     def test_an_id_in_flight_is_not_given_twice(self, window):
-        """Nobody could tell which answer is whose."""
+        """Nobody could tell which answer is whose. The first one's answer stands at its place."""
         pipeline = Pipeline(engine=replay({"long": 300, "x": 4}), window=window)
+        answers = pipeline.stream([Request("long", "a"), Request("x", "b"), Request("long", "c")], in_order=True)
+        found: list[Completion] = []
         with pytest.raises(UsageError, match="'long'"):
-            pipeline.run([Request("long", "a"), Request("x", "b"), Request("long", "c")])
+            found.extend(answers)
+        expected = [] if window is None else ["long", "x"]  # what was taken in before is answered first
+        assert [answer.id for answer in found] == expected
 
     @pytest.mark.parametrize("first", [Request("r1", "x"), Request("refused", "x"), {"id": "no request"}])
     def test_without_a_window_ids_differ_among_all(self, first):
@@ -536,7 +686,29 @@ class TestControl:
 
         engine = Stopping(lengths, ReplayConfig(Capabilities(max_running=3)))
         pipeline = Pipeline(engine=engine, predictor="none")
-        assert [answer.id for answer in pipeline.run(of(lengths))] == ["a", "b"]
+        assert [answer.id for answer in pipeline.stream(of(lengths), in_order=True)] == ["a", "b"]
+
+    @pytest.mark.parametrize("order", [Pipeline.stop, Pipeline.drain])
+    @pytest.mark.parametrize("method", [Pipeline.run, lambda pipeline, requests: asyncio.run(pipeline.arun(requests))])
+    def test_a_list_of_answers_has_no_gaps(self, order, method):
+        """Each answer of a stopped or drained run stands at its request's place; where there is none stands an error,
+        with the request's metadata. What was not read is missing at the end."""
+
+        class Ordering(ReplayEngine):
+            def poll(self, timeout_s):
+                if self.num_steps > 200:
+                    order(pipeline)
+                return super().poll(timeout_s)
+
+        engine = Ordering(LENGTHS, ReplayConfig(Capabilities(max_running=8)))
+        pipeline = Pipeline(engine=engine, predictor=NoisyOracle(LENGTHS, 0.0), window=20)
+        answers = method(pipeline, [replace(request, metadata={"of": request.id}) for request in REQUESTS])
+        assert [answer.id for answer in answers] == [answer.metadata["of"] for answer in answers]
+        assert [answer.id for answer in answers] == list(LENGTHS)[: len(answers)]
+        missing = {answer.id for answer in answers if answer.error and answer.error.type == "cancelled"}
+        assert missing
+        assert answer_lengths(answers) == {a.id: 0 if a.id in missing else EXPECTED[a.id] for a in answers}
+        assert 0 < len(missing) < len(answers) < len(LENGTHS)
 
     @pytest.mark.parametrize("make_engine", [replay, lambda: FakeHTTPEngine(LENGTHS)], ids=["replay", "fake-http"])
     def test_a_cancelled_request_ends_as_an_error_and_no_other_does(self, make_engine):
@@ -615,7 +787,8 @@ class TestControl:
         thread.start()
         answers = pipeline.run(of({"a": 0, "b": 0, "c": 0}))
         thread.join()
-        assert [(answer.id, answer.finish_reason) for answer in answers] == [("a", "error"), ("b", "stop")]
+        ends = {answer.id: answer.error.type if answer.error else answer.finish_reason for answer in answers}
+        assert ends == {"a": "cancelled", "b": "stop", "c": "cancelled"}  # c never began
 
 
 class TestAsync:
@@ -633,8 +806,9 @@ class TestAsync:
         assert [answer.id for answer in in_order] == list(LENGTHS)
         assert as_completed == list(Pipeline(engine=replay(), window=10).stream(REQUESTS))
 
-    def test_leaving_the_context_while_the_engine_works_waits_for_its_step(self):
-        """An engine is never closed under the thread that is in it."""
+    @pytest.mark.parametrize("is_async", [True, False])
+    def test_leaving_the_context_while_the_engine_works_waits_for_its_step(self, is_async):
+        """An engine is never closed under the thread that is in it; whoever waits for answers is told."""
         is_in_poll = threading.Event()
 
         class Slow(ReplayEngine):
@@ -652,10 +826,90 @@ class TestAsync:
                 super().close()
 
         async def leave():
-            async with Pipeline(engine=Slow(LENGTHS)) as pipeline:
-                run = asyncio.ensure_future(pipeline.arun(REQUESTS))
-                await asyncio.to_thread(is_in_poll.wait, 20)
-            await asyncio.gather(run, return_exceptions=True)
+            pipeline = Pipeline(engine=Slow(LENGTHS))
+            async with pipeline if is_async else nullcontext():
+                with nullcontext() if is_async else pipeline:
+                    run = asyncio.ensure_future(pipeline.arun(REQUESTS))
+                    await asyncio.to_thread(is_in_poll.wait, 20)
+            with pytest.raises(UsageError, match="closed before its run had ended"):
+                await run
+
+        asyncio.run(leave())
+
+    def test_an_async_for_that_is_gone_on_with_after_its_pipeline_is_told(self):
+        """Left in the middle, then taken up again."""
+
+        async def go_on():
+            async with Pipeline(engine=replay()) as pipeline:
+                answers = pipeline.astream(REQUESTS)
+                await anext(answers)
+            with pytest.raises(UsageError, match="closed before its run had ended"):
+                await anext(answers)
+
+        asyncio.run(go_on())
+
+    def test_the_end_of_the_event_loop_ends_a_run(self, caplog):
+        """Without a complaint; the engine is left empty, and a next run gets its answers."""
+        config = ReplayConfig(Capabilities(max_running=8), is_paced=True)
+        engine = ReplayEngine(LENGTHS, config)
+        pipeline = Pipeline(engine=WatchedEngine(engine))
+
+        async def leave():
+            task = asyncio.ensure_future(pipeline.arun(REQUESTS))
+            await asyncio.sleep(0.1)
+            assert not task.done()
+            return task
+
+        assert asyncio.run(leave()).cancelled()
+        assert engine._rows == {}
+        assert caplog.text == ""
+        engine._config = replace(config, is_paced=False)
+        assert answer_lengths(pipeline.run(REQUESTS)) == EXPECTED
+
+    @pytest.mark.parametrize("num_cancels", [1, 2, 5])
+    def test_a_caller_may_be_cancelled_again_while_its_run_ends(self, num_cancels):
+        """It is cancelled when the thread has left the engine, and not before."""
+
+        class Slow(ReplayEngine):
+            def poll(self, timeout_s):
+                is_in_poll.set()
+                threading.Event().wait(0.1)
+                return super().poll(timeout_s)
+
+        is_in_poll = threading.Event()
+        pipeline = Pipeline(engine=Slow(LENGTHS))
+
+        async def leave():
+            task = asyncio.ensure_future(pipeline.arun(REQUESTS))
+            await asyncio.to_thread(is_in_poll.wait, 20)
+            for _ in range(num_cancels):
+                task.cancel()
+                await asyncio.sleep(0.005)
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert pipeline.engine._rows == {}
+            next(pipeline.stream(REQUESTS))
+
+        asyncio.run(leave())
+
+    def test_a_caller_that_is_cancelled_while_it_closes_its_answers_is_cancelled(self):
+        """When the engine is empty."""
+
+        class Slow(ReplayEngine):
+            def poll(self, timeout_s):
+                threading.Event().wait(0.1)
+                return super().poll(timeout_s)
+
+        async def leave():
+            pipeline = Pipeline(engine=Slow(LENGTHS))
+            answers = pipeline.astream(REQUESTS)
+            await anext(answers)
+            closing = asyncio.ensure_future(answers.aclose())
+            await asyncio.sleep(0.01)
+            closing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await closing
+            assert pipeline.engine._rows == {}
 
         asyncio.run(leave())
 
@@ -768,3 +1022,13 @@ def test_every_request_ends_exactly_once(lengths, sigma, schedule, max_running, 
     answers = list(pipeline.stream([Request(name, "prompt") for name in recorded]))
     assert len(answers) == len(recorded)
     assert answer_lengths(answers) == {name: min(length, 512) for name, length in recorded.items()}
+
+
+def test_a_field_that_there_is_not_is_named_with_those_that_there_are() -> None:
+    """A mapping with another program's field becomes an error that says what a request has; the others go on."""
+    engine = ReplayEngine({"0": 3, "1": 3})
+    answers = Pipeline(engine=engine).run([{"instruction": "Translate", "input": "Bonjour"}, "a"])
+    assert answers[0].error is not None
+    assert "no field 'input'" in answers[0].error.message
+    assert "metadata" in answers[0].error.message
+    assert answers[1].finish_reason == "stop"

@@ -72,14 +72,15 @@ def test_a_faulty_engine_is_seen(fault):
 
 
 def test_the_replay_engine_reports_progress_as_its_capabilities_say():
-    """Of every row with every end, in order of their starts; or none."""
-    for reports_progress in (True, False):
-        config = ReplayConfig(Capabilities(max_running=3, reports_progress=reports_progress))
+    """Of every row with an end, in order of their starts, when the interval is over; or none."""
+    for interval_s, reports_progress in ((0.0, True), (0.5, True), (0.0, False)):
+        capabilities = Capabilities(max_running=3, reports_progress=reports_progress)
+        config = ReplayConfig(capabilities, progress_interval_s=interval_s)
         engine = ReplayEngine({"a": 9, "b": 2, "c": 5}, config)
         for name in "abc":
             engine.start(Request(name, "prompt"), (), 512, None)
         ended = Finished("b", "b: 2 tokens", "stop", 2)
-        progress = [Progress("a", 2), Progress("c", 2)] if reports_progress else []
+        progress = [Progress("a", 2), Progress("c", 2)] if reports_progress and not interval_s else []
         assert engine.poll(1.0) == [ended, *progress]
 
 

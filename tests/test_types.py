@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from typing import Any
 
 import pytest
 
 from lengthwise import types
 from lengthwise.errors import LengthwiseError, RequestError
-from lengthwise.types import ErrorInfo, Progress, Request, RunningRequest, SamplingParams, Start, WaitingRequest
+from lengthwise.types import (
+    ErrorInfo,
+    Progress,
+    Request,
+    RunningRequest,
+    SamplingParams,
+    Start,
+    WaitingRequest,
+    unsupported_field,
+)
 
 NAN, INF = math.nan, math.inf
 
@@ -63,6 +73,39 @@ def test_an_answer_has_at_least_one_token(max_tokens: int) -> None:
     """A limit below one token is refused."""
     with pytest.raises(RequestError, match=f"max_tokens is {max_tokens}"):
         Request("a", "b", max_tokens=max_tokens)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"prompt": 5},
+        {"prompt": ["a"]},
+        {"prompt": ("a",)},
+        {"sampling": {}},
+        {"metadata": [1]},
+        {"is_raw": 1},
+        {"api_fields": "n"},
+    ],
+)
+def test_a_request_with_a_field_of_the_wrong_type(values: dict[str, Any]) -> None:
+    """It is found when the request is made, not where the field is read."""
+    [(name, value)] = values.items()
+    with pytest.raises(RequestError, match=re.escape(f"{name} is {value!r}; it must be ")):
+        Request(**{"id": "a", "prompt": "b", **values})
+
+
+def test_messages_are_short_however_long_the_value_is() -> None:
+    """A message becomes a line of the answers."""
+    long = "x" * 10**6
+    with pytest.raises(RequestError) as caught:
+        Request("a", "b", api_fields=long)  # type: ignore[arg-type]
+    with pytest.raises(RequestError) as also_caught:
+        SamplingParams(stop=[long])  # type: ignore[arg-type]
+    refused = unsupported_field(Request("a", "b", api_fields={"tools": [{"x": long}], 5: 1, "z": long}))
+    assert refused.message.startswith("5 is 1")
+    refused = unsupported_field(Request("a", "b", api_fields={"tools": [{"x": long}]}))
+    assert refused.message.startswith("tools is [{'x': 'xxx")
+    assert max(len(str(told)) for told in (caught.value, also_caught.value, refused.message)) < 200
 
 
 def test_greedy_is_temperature_zero() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from lengthwise.errors import (
@@ -16,13 +15,13 @@ from lengthwise.errors import (
     RequestError,
     UsageError,
 )
-from lengthwise.estimates import LengthEstimates
 from lengthwise.types import Completion, Request, SamplingParams
 
 if TYPE_CHECKING:
+    from lengthwise.estimates import LengthEstimates
     from lengthwise.pipeline import Pipeline
 
-__version__ = version("lengthwise")
+    __version__: str
 
 __all__ = [
     "Completion",
@@ -40,10 +39,15 @@ __all__ = [
     "UsageError",
 ]
 
-_LAZY = {"Pipeline": "lengthwise.pipeline"}  # heavy parts load when they are used
+_LAZY = {  # heavy parts load when they are used: the command has its signal handler before numpy
+    "LengthEstimates": "lengthwise.estimates",
+    "Pipeline": "lengthwise.pipeline",
+}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("lengthwise")
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'lengthwise' has no attribute {name!r}")

@@ -15,6 +15,8 @@ answer line's `error.type`.
 
 from __future__ import annotations
 
+MAX_SHOWN_CHARS = 60  # of a value: enough to find it again, and no message as long as a prompt
+
 
 class LengthwiseError(Exception):
     """Root of every error that this package raises on purpose."""
@@ -50,6 +52,16 @@ class RequestError(LengthwiseError):
     def __init__(self, type: str, message: str) -> None:
         super().__init__(message)
         self.type = type
+
+
+def shown(value: object) -> str:
+    """A value in a message: a long one by its beginning, one that can't say what it is (nested too deeply) by its
+    type."""
+    try:
+        text = repr(value)
+    except Exception:
+        return f"of type {type(value).__name__}"
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}…"
 
 
 def first_line(error: BaseException) -> str:

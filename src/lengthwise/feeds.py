@@ -29,7 +29,7 @@ class Feed(Protocol[T_co]):
     def take(self, num: int, may_wait: bool) -> Sequence[T_co] | None:
         """The next items, `num` at most; None when there will be no more. With `may_wait` it waits for the first of
         them, and gives an empty list after a moment, so that the caller can look whether it still wants any. Without,
-        it gives what is at hand, perhaps nothing. What the source raises comes out here."""
+        it gives what is at hand, perhaps nothing. What the source raises comes out here, after all that it gave."""
         ...
 
 
@@ -38,9 +38,21 @@ class IterableFeed(Generic[T]):
 
     def __init__(self, items: Iterable[T]) -> None:
         self._items = iter(items)
+        self._error: Exception | None = None
 
     def take(self, num: int, may_wait: bool) -> list[T] | None:
-        return list(islice(self._items, num)) or None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        taken: list[T] = []
+        try:
+            for item in islice(self._items, num):
+                taken.append(item)  # one by one: those before an error are kept
+        except Exception as error:
+            if not taken:
+                raise
+            self._error = error
+        return taken or None
 
 
 class BufferedFeed(Generic[T]):

@@ -12,7 +12,7 @@ from types import TracebackType
 
 import numpy as np
 
-from lengthwise.errors import EngineError, LengthwiseError, UsageError, typed_line
+from lengthwise.errors import EngineError, LengthwiseError, UsageError, shown, typed_line
 from lengthwise.estimates import LengthEstimates
 from lengthwise.feeds import Feed as Feed
 from lengthwise.feeds import ThreadedFeed as ThreadedFeed
@@ -38,6 +38,8 @@ from lengthwise.types import (
 log = logging.getLogger("lengthwise")
 
 POLL_TIMEOUT_S = 0.2  # how long progress may stand still, and how late a stop may come
+MAX_SILENCE_S = 60.0  # of an engine that was told to let its rows go: what writes on to its end reports sooner
+CANCELLED = ErrorInfo("cancelled", "The request was cancelled before its answer was complete; run it again.")
 INTAKE_CHUNK = 4096  # requests estimated together: enough for columns to pay, 1 MiB of curves
 
 
@@ -128,29 +130,49 @@ class Loop:
     ids: set[str] = field(default_factory=set)  # in flight; without a window all that were read
     cancelled: set[str] = field(default_factory=set)  # what runs and shall end
     is_exhausted: bool = False
+    feed_error: Exception | None = None  # what ended the feed; raised when all before it is answered
 
     def completions(self) -> Iterator[Completion]:
-        while not self.control.is_stopped:
+        while not (self.control.is_stopped or self.is_done):
             yield from self._take_in()
-            yield from self._cancel_as_asked()
-            self._drop_the_unbegun_if_draining()
-            if self.tracked:
-                self._decide()
-                yield from self._record(self._poll())
-            elif self.is_exhausted:
-                return
+            if not self.control.is_stopped:  # perhaps it is by now, by the caller between two of these answers
+                yield from self._step()
+        if self.feed_error is not None:
+            raise self.feed_error
+
+    @property
+    def is_done(self) -> bool:
+        """Nothing is left to read or to answer."""
+        return self.is_exhausted and not self.tracked
+
+    def _step(self) -> list[Completion]:
+        """What ended: as it was asked to, or else by the engine's next work."""
+        ended = self._cancel_as_asked()
+        self._drop_the_unbegun_if_draining()
+        if ended or not self.tracked:
+            return ended
+        self._decide()
+        return self._record(self._poll())
 
     def cancel_running(self) -> None:
-        """Leave the engine empty: a later run must not meet this one's rows."""
+        """Leave the engine empty: a later run must not meet this one's rows. Raises EngineError if it loses them."""
         for name in self.running:
-            self.engine.cancel(name)
+            self._cancel(name)
+        may_be_silent_s = 0.0 if self.engine.capabilities.can_preempt else MAX_SILENCE_S
+        heard_s = time.monotonic()
         while self.running:
             events = self._poll()
-            if not events and self.engine.capabilities.can_preempt:
+            if events:
+                heard_s = time.monotonic()
+            elif time.monotonic() - heard_s >= may_be_silent_s:
                 raise EngineError(f"The engine lost {len(self.running)} requests: cancelled, they were not reported.")
             for event in events:
                 if not isinstance(event, Progress):
                     self.running.pop(event.id, None)
+
+    def _cancel(self, request_id: str) -> None:
+        with _AS_ENGINE_ERROR:
+            self.engine.cancel(request_id)
 
     # -- intake and estimates ----------------------------------------------------------------------------------
 
@@ -159,13 +181,38 @@ class Loop:
         there is nothing else to do."""
         num_wanted = self._num_wanted
         while len(self.waiting) < num_wanted and self._reads_on:
-            chunk = self.feed.take(min(num_wanted, INTAKE_CHUNK), may_wait=self.window is None or not self.tracked)
-            if chunk is None:
-                self.is_exhausted = True
-            elif chunk:
+            chunk = self._take(min(num_wanted, INTAKE_CHUNK))
+            if chunk:
                 yield from self._take_in_chunk(chunk)
             elif self.window is not None:
                 return
+
+    def _take(self, num: int) -> Sequence[Request | Completion]:
+        """What comes next; nothing when the feed has ended, or has nothing at hand."""
+        try:
+            chunk = self.feed.take(num, may_wait=self.window is None or not self.tracked)
+        except Exception as error:
+            self._end_feed(error)
+            return ()
+        if chunk is None:
+            self._end_feed()
+            return ()
+        return self._up_to_a_doubled_id(chunk)
+
+    def _up_to_a_doubled_id(self, chunk: Sequence[Request | Completion]) -> Sequence[Request | Completion]:
+        for place, item in enumerate(chunk):
+            if item.id in self.ids:
+                told = "ids must differ (texts and mappings without one are numbered from 0)"
+                self._end_feed(UsageError(f"Two requests have the id {shown(item.id)}; {told}."))
+                return chunk[:place]
+            self.ids.add(item.id)
+        return chunk
+
+    def _end_feed(self, error: Exception | None = None) -> None:
+        """Nothing more is read. See `Loop` for when the error is raised."""
+        if error is not None and self.window is None:
+            raise error
+        self.is_exhausted, self.feed_error = True, error
 
     @property
     def _num_wanted(self) -> int:
@@ -177,7 +224,6 @@ class Loop:
         return not (self.is_exhausted or self.control.is_stopped or self.control.is_draining)
 
     def _take_in_chunk(self, chunk: Sequence[Request | Completion]) -> list[Completion]:
-        self._note_ids(chunk)
         self.counts.num_requests += len(chunk)
         refused = [self._refused(item) for item in chunk if isinstance(item, Completion)]
         requests = [item for item in chunk if isinstance(item, Request)]
@@ -192,12 +238,6 @@ class Loop:
         if admitted:
             self._schedule_new(admitted)
         return refused
-
-    def _note_ids(self, chunk: Sequence[Request | Completion]) -> None:
-        for item in chunk:
-            if item.id in self.ids:
-                raise UsageError(f"Two requests have the id {item.id!r}; ids must differ.")
-            self.ids.add(item.id)
 
     def _forget_id(self, request_id: str) -> None:
         if self.window is not None:
@@ -232,8 +272,7 @@ class Loop:
                 ended.append(self._cancelled(self._let_go(name)))
             elif name in self.running:
                 self.cancelled.add(name)
-                with _AS_ENGINE_ERROR:
-                    self.engine.cancel(name)
+                self._cancel(name)
         return ended
 
     def _drop_the_unbegun_if_draining(self) -> None:
@@ -249,8 +288,7 @@ class Loop:
         self.scheduler.remove(ids)
         for name in ids:
             self.counts.written_tokens -= self.waiting.pop(name).num_tokens
-            with _AS_ENGINE_ERROR:
-                self.engine.cancel(name)  # it does not run, but what was kept of it since `prepare` is of no use
+            self._cancel(name)  # it does not run, but what was kept of it since `prepare` is of no use
 
     # -- decisions ---------------------------------------------------------------------------------------------
 
@@ -260,7 +298,7 @@ class Loop:
             if isinstance(decision, Start):
                 self._start(decision, capabilities)
             else:
-                self.engine.cancel(decision.id)
+                self._cancel(decision.id)
         if self.waiting and not self.running:
             raise EngineError(
                 f"{type(self.scheduler).__name__} starts nothing though {len(self.waiting)} requests wait and the "
@@ -380,8 +418,7 @@ class Loop:
         return completion
 
     def _cancelled(self, tracked: _Tracked) -> Completion:
-        error = ErrorInfo("cancelled", "The request was cancelled before its answer was complete; run it again.")
-        return self._failed(tracked.request, error, tracked)
+        return self._failed(tracked.request, CANCELLED, tracked)
 
     def _failed(self, request: Request, error: ErrorInfo, tracked: _Tracked | None = None) -> Completion:
         completion = Completion(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import inspect
 import logging
 import threading
@@ -15,32 +14,24 @@ from collections.abc import (
     AsyncIterator,
     Callable,
     Generator,
-    Iterable,
     Iterator,
-    Mapping,
-    Sequence,
 )
 from contextlib import suppress
-from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Self
 
-from lengthwise.errors import EngineError, LengthwiseError, RequestError, UsageError
-from lengthwise.feeds import AsyncFeed, Feed, IterableFeed
+from lengthwise.errors import EngineError, UsageError
+from lengthwise.feeds import AsyncFeed, Feed
+from lengthwise.intake import Item, Items, Order, Requests, as_feed
 from lengthwise.loop import INTAKE_CHUNK, Control, Counts, Loop
 from lengthwise.protocols import Engine, LengthPredictor, Scheduler
 from lengthwise.scheduling import named
-from lengthwise.types import Completion, ErrorInfo, Request, SamplingParams
+from lengthwise.types import Completion, Request
 
 log = logging.getLogger("lengthwise")
 
-Item: TypeAlias = Request | Completion | str | Mapping[str, Any]  # what a run takes for a request
-Items: TypeAlias = Iterable[Item] | Feed[Item]
-
 SERVED = "served:"  # identities of models behind a server begin with it: nobody can look at their weights
-
-SAMPLING_FIELDS = frozenset(field.name for field in fields(SamplingParams))
 
 
 class Pipeline:
@@ -98,21 +89,25 @@ class Pipeline:
         of it if None), and waits hold up nothing when it is a `Feed`.
 
         Texts become requests, and mappings with the fields of Request, `messages` for a prompt of messages, and those
-        of SamplingParams (`temperature`, ...); ids count from 0. What can't be one ends as an error
-        (`invalid_request`), and stops no other; a Completion is passed through. Raises UsageError on an id that another
-        request in flight has (without a window: any other), EngineError when the engine broke. Closing the iterator
-        cancels what runs.
-        """
-        return self._begin(_as_feed(requests), in_order)
+        of SamplingParams (`temperature`, ...); None is as good as left out. What has no id gets its number, from 0:
+        give all of them ids, or none. What can't be a request ends as an error (`invalid_request`), and stops no other;
+        a Completion is passed through.
 
-    def _begin(self, feed: Feed[Item], in_order: bool) -> Generator[Completion]:
+        Raises UsageError on an id that another request in flight has (without a window: any other) and whatever the
+        source raises: when what was read before is answered (without a window at once, nothing is begun by then).
+        Raises EngineError when the engine broke, UsageError when the pipeline was closed. Closing the iterator cancels
+        what runs.
+        """
+        return self._begin(as_feed(requests), in_order)
+
+    def _begin(self, feed: Feed[Item], in_order: bool, fills_gaps: bool = False) -> Generator[Completion]:
         """From here on `stop` and `drain` mean this run."""
         if self._is_closed:
             raise UsageError("This pipeline is closed; open another.")
         self._refuse_a_second_run()
         self.counts, self._control = Counts(), Control()
-        source = _Requests(feed, self._seed)
-        order = _Order(source) if in_order else None
+        source = Requests(feed, self._seed)
+        order = Order(source, fills_gaps) if in_order else None
         answers = order.restore(self._stream(order)) if order else self._stream(source)
         self._run = weakref.ref(answers)
         return answers
@@ -139,57 +134,70 @@ class Pipeline:
         )
         try:
             yield from loop.completions()
-        except EngineError:
-            with suppress(EngineError):
-                loop.cancel_running()  # as far as it still answers
-            loop.running.clear()
+        except GeneratorExit:
+            self._leave_empty(loop)
             raise
-        finally:
-            if not self._is_closed:
-                loop.cancel_running()
+        except BaseException:
+            with suppress(EngineError):  # what is raised already says more
+                self._leave_empty(loop)
+            raise
+        self._leave_empty(loop)
+        if self._is_closed and not loop.is_done:
+            raise UsageError("This pipeline was closed before its run had ended; use the answers up first.")
+
+    def _leave_empty(self, loop: Loop) -> None:
+        if not self._is_closed:  # a closed engine has no rows to give back
+            loop.cancel_running()
 
     def run(self, requests: Items) -> list[Completion]:
-        """All answers, in the order of the requests."""
-        return list(self.stream(requests, in_order=True))
+        """All answers, in the order of the requests. When the run is stopped or drained, requests without an answer end
+        as errors (`cancelled`) in their places; only what was not read by then (see `window`) is missing, at the end.
+        """
+        return list(self._begin(as_feed(requests), in_order=True, fills_gaps=True))
 
     def astream(self, requests: Items | AsyncIterable[Item], in_order: bool = False) -> AsyncIterator[Completion]:
         """`stream` for async callers: the engine works in a thread, one step at a time. A caller that is cancelled
         stops the run. `requests` may be asynchronous: it is read in the event loop, and what runs does not wait."""
-        if not isinstance(requests, AsyncIterable):
-            return self._astream(self._begin(_as_feed(requests), in_order), self._control)
-        feed: AsyncFeed[Item] = AsyncFeed(INTAKE_CHUNK)
-        return _reading(feed, requests, self._astream(self._begin(feed, in_order), self._control))
-
-    async def _astream(self, iterator: Generator[Completion], control: Control) -> AsyncGenerator[Completion]:
-        while True:
-            step = asyncio.ensure_future(asyncio.to_thread(self._step, iterator))
-            try:
-                answer = await asyncio.shield(step)
-                if answer is None:
-                    return
-                yield answer
-            except BaseException:
-                control.is_stopped = True
-                # An iterator can't be closed while a thread is in it.
-                await asyncio.gather(step, return_exceptions=True)
-                await asyncio.to_thread(iterator.close)
-                raise
-
-    def _step(self, iterator: Iterator[Completion]) -> Completion | None:
-        with self._at_work:
-            return next(iterator, None)
+        return self._abegin(requests, in_order)
 
     async def arun(self, requests: Items | AsyncIterable[Item]) -> list[Completion]:
         """`run` for async callers."""
-        return [answer async for answer in self.astream(requests, in_order=True)]
+        return [answer async for answer in self._abegin(requests, in_order=True, fills_gaps=True)]
+
+    def _abegin(
+        self, requests: Items | AsyncIterable[Item], in_order: bool, fills_gaps: bool = False
+    ) -> AsyncIterator[Completion]:
+        if not isinstance(requests, AsyncIterable):
+            return self._astream(self._begin(as_feed(requests), in_order, fills_gaps), self._control)
+        feed: AsyncFeed[Item] = AsyncFeed(INTAKE_CHUNK)
+        answers = self._begin(feed, in_order, fills_gaps)
+        return _reading(feed, requests, self._astream(answers, self._control))
+
+    async def _astream(self, answers: Generator[Completion], control: Control) -> AsyncGenerator[Completion]:
+        try:
+            while (answer := await asyncio.to_thread(self._step, answers)) is not None:
+                yield answer
+        finally:
+            control.is_stopped = True
+            await _surely(asyncio.get_running_loop().run_in_executor(None, self._end, answers))
+
+    def _step(self, answers: Iterator[Completion]) -> Completion | None:
+        with self._at_work:
+            return next(answers, None)
+
+    def _end(self, answers: Generator[Completion]) -> None:
+        """After the step that is being taken: an iterator can't be closed while a thread is in it."""
+        with self._at_work:
+            answers.close()
 
     def stop(self) -> None:
-        """End the run at its next step: what is finished was given out, the rest is cancelled."""
+        """End the run at its next step: what is finished was given out, the rest is cancelled and gets no answer (in
+        `run` an error)."""
         self._control.is_stopped = True
 
     def drain(self) -> None:
         """Read and start nothing new, finish what was begun; the run ends then. Requests that never began get no
-        answer."""
+        answer (in `run` an error)."""
         self._control.is_draining = True
 
     def cancel(self, request_id: str) -> None:
@@ -198,8 +206,14 @@ class Pipeline:
         self._control.cancelled_ids.append(request_id)
 
     def close(self) -> None:
-        self._is_closed = True
-        self.engine.close()
+        """Close the engine, after the step that an async caller's thread is in. A run that still goes on ends:
+        whoever asks for its next answer gets a UsageError."""
+        self._end_run()
+        with self._at_work:
+            self.engine.close()
+
+    def _end_run(self) -> None:
+        self._is_closed = self._control.is_stopped = True
 
     def __enter__(self) -> Self:
         return self
@@ -213,12 +227,21 @@ class Pipeline:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self.stop()
-        await asyncio.to_thread(self._close_after_step)
+        self._end_run()
+        await _surely(asyncio.get_running_loop().run_in_executor(None, self.close))
 
-    def _close_after_step(self) -> None:
-        with self._at_work:
-            self.close()
+
+async def _surely(work: asyncio.Future[None]) -> None:
+    """Wait for what a thread does and can't leave half-way, however often the caller is cancelled; that counts then."""
+    is_cancelled = False
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError:
+            is_cancelled = True
+    if is_cancelled:
+        raise asyncio.CancelledError
+    work.result()
 
 
 def make_scheduler(name: str, engine: Engine) -> Scheduler:
@@ -253,74 +276,6 @@ def _open(model: str | Path | None, max_tokens: int) -> Engine:
     return open_engine(ModelOptions(model=None if model is None else str(model)), RunOptions(max_tokens=max_tokens))
 
 
-def _as_feed(items: Items) -> Feed[Item]:
-    if isinstance(items, (str, Mapping)):
-        raise UsageError(f"The requests are {items!r}; they must be a list of texts, mappings or requests.")
-    if isinstance(items, Iterable):  # first: arrays have a `take` of their own
-        return IterableFeed(items)
-    return items
-
-
-class _Requests:
-    """A feed of whatever is given, as requests whose seeds are set where noise is drawn; a Completion for what can't be
-    a request."""
-
-    def __init__(self, feed: Feed[Item], seed: int) -> None:
-        self._feed = feed
-        self._seed = seed
-        self._num_taken = 0
-
-    def take(self, num: int, may_wait: bool) -> list[Request | Completion] | None:
-        items = self._feed.take(num, may_wait)
-        if items is None:
-            return None
-        first, self._num_taken = self._num_taken, self._num_taken + len(items)
-        return [self._with_seed(_request(item, index)) for index, item in enumerate(items, first)]
-
-    def _with_seed(self, item: Request | Completion) -> Request | Completion:
-        if isinstance(item, Completion) or item.sampling.is_greedy or item.sampling.seed is not None:
-            return item
-        return item.with_seed(request_seed(self._seed, item.id))
-
-
-class _Order:
-    """A feed that notes the order of what is taken, and puts answers into it. By places, not by ids: an id may come
-    again when its first answer is there, and that answer may have to wait for others."""
-
-    def __init__(self, feed: Feed[Request | Completion]) -> None:
-        self._feed = feed
-        self._num_taken = 0
-        self._place_of: dict[str, int] = {}  # in flight
-        self._held: dict[int, Completion] = {}
-
-    def take(self, num: int, may_wait: bool) -> Sequence[Request | Completion] | None:
-        items = self._feed.take(num, may_wait)
-        for item in items or ():
-            self._place_of[item.id] = self._num_taken
-            self._num_taken += 1
-        return items
-
-    def restore(self, answers: Generator[Completion]) -> Generator[Completion]:
-        """Each answer when all before it are out; when the run ends before its requests do, also those behind gaps."""
-        next_place = 0
-        try:
-            for answer in answers:
-                self._held[self._place_of.pop(answer.id)] = answer
-                while next_place in self._held:
-                    yield self._held.pop(next_place)
-                    next_place += 1
-        except LengthwiseError:
-            yield from self._rest()
-            raise
-        finally:
-            answers.close()
-        yield from self._rest()
-
-    def _rest(self) -> Iterator[Completion]:
-        for place in sorted(self._held):
-            yield self._held.pop(place)
-
-
 async def _reading(
     feed: AsyncFeed[Item], items: AsyncIterable[Item], answers: AsyncGenerator[Completion]
 ) -> AsyncIterator[Completion]:
@@ -333,27 +288,3 @@ async def _reading(
         reading.cancel()
         await answers.aclose()
         await asyncio.gather(reading, return_exceptions=True)
-
-
-def _request(item: Item, index: int) -> Request | Completion:
-    if isinstance(item, (Request, Completion)):
-        return item
-    name = str(index)
-    try:
-        given: dict[str, Any] = {"id": name, **({"prompt": item} if isinstance(item, str) else item)}
-        name = str(given.pop("id"))
-        sampling = {field: given.pop(field) for field in SAMPLING_FIELDS & given.keys()}
-        if "stop" in sampling:
-            sampling["stop"] = (sampling["stop"],) if isinstance(sampling["stop"], str) else tuple(sampling["stop"])
-        if sampling:
-            given["sampling"] = SamplingParams(**sampling)
-        prompt = given.pop("messages", None) or given.pop("prompt", None)
-        return Request(name, tuple(prompt) if isinstance(prompt, list) else prompt, **given)
-    except (RequestError, TypeError) as error:  # TypeError: no mapping, or a field that there is not
-        told = error if isinstance(error, RequestError) else RequestError("invalid_request", f"Item {index}: {error}.")
-        return Completion(name, "", "error", error=ErrorInfo.of(told))
-
-
-def request_seed(job_seed: int, request_id: str) -> int:
-    """A request's seed where it gave none: the same for the same job seed and id, whatever runs beside it."""
-    return int.from_bytes(hashlib.blake2b(f"{job_seed}/{request_id}".encode(), digest_size=7).digest(), "little")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from lengthwise.errors import RequestError
+from lengthwise.errors import RequestError, shown
 
 FinishReason = Literal["stop", "length", "error"]
 Message = Mapping[str, Any]
@@ -20,7 +20,20 @@ ROLES = ("system", "developer", "user", "assistant")  # of messages
 
 def _check(is_valid: bool, name: str, value: object, wanted: str) -> None:
     if not is_valid:
-        raise RequestError("invalid_request", f"{name} is {value!r}; it must be {wanted}.")
+        raise RequestError("invalid_request", f"{name} is {shown(value)}; it must be {wanted}.")
+
+
+def _is_mapping(value: object) -> bool:
+    return type(value) is dict or isinstance(value, Mapping)  # a dict is seen at once; Mapping costs more, each time
+
+
+def message_text(message: Message) -> str:
+    """A message's content as plain text: of the API's list of parts those that are texts; nothing where it has none."""
+    content = message.get("content") or ""
+    if isinstance(content, str):
+        return content
+    texts = (part.get("text") for part in content if isinstance(part, Mapping)) if isinstance(content, list) else ()
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +93,22 @@ class Request:
 
     def __post_init__(self) -> None:
         is_prompt = isinstance(self.prompt, str) or (
-            isinstance(self.prompt, tuple) and all(isinstance(message, Mapping) for message in self.prompt)
+            isinstance(self.prompt, tuple) and all(map(_is_mapping, self.prompt))
         )
         _check(is_prompt, "prompt", self.prompt, "a text or a tuple of messages")
         is_count = isinstance(self.max_tokens, int) and self.max_tokens >= 1
         _check(self.max_tokens is None or is_count, "max_tokens", self.max_tokens, "a whole number, 1 or more")
         _check(isinstance(self.sampling, SamplingParams), "sampling", self.sampling, "SamplingParams")
+        _check(_is_mapping(self.metadata), "metadata", self.metadata, "a mapping")
+        _check(isinstance(self.is_raw, bool), "is_raw", self.is_raw, "True or False")
+        _check(_is_mapping(self.api_fields), "api_fields", self.api_fields, "a mapping")
 
     @property
     def text(self) -> str:
         """The prompt as plain text: what text predictors read."""
         if isinstance(self.prompt, str):
             return self.prompt
-        return "\n".join(str(message.get("content", "")) for message in self.prompt)
+        return "\n".join(map(message_text, self.prompt))
 
     def with_seed(self, seed: int) -> Request:
         return replace(self, sampling=replace(self.sampling, seed=seed))
@@ -121,8 +137,9 @@ class ErrorInfo:
 
 def unsupported_field(request: Request) -> ErrorInfo:
     """What an engine that writes text and nothing else says of a request with `api_fields`."""
-    name, value = min(request.api_fields.items())
-    return ErrorInfo("unsupported_parameter", f"{name} is {value!r}, which can't be honoured; leave it out.")
+    name = min(request.api_fields, key=str)
+    told = f"{name} is {shown(request.api_fields[name])}, which can't be honoured; leave it out."
+    return ErrorInfo("unsupported_parameter", told)
 
 
 # -- what a scheduler sees and says ----------------------------------------------------------------------------

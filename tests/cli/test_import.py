@@ -97,3 +97,14 @@ def test_a_folder_that_is_not_there(tmp_path, answers, capsys) -> None:
     """An output that can't be written is said in one sentence."""
     assert main(["import", str(answers), "-o", str(tmp_path / "none" / "o.jsonl")]) == 2
     assert "can't be written (No such file or directory)" in capsys.readouterr().err
+
+
+def test_answers_without_prompts_teach_nothing_and_say_so(tmp_path, answers, capsys) -> None:
+    """The import says what is lacking and how it is added; training on the file points there too."""
+    out = tmp_path / "lengths.jsonl"
+    main(["import", str(answers), "-o", str(out)])
+    assert "9 have no prompt, so nothing can be learned from them: name the file" in capsys.readouterr().err
+    assert main(["train", "constant", str(out), "-o", str(tmp_path / "p")]) != 0
+    said = capsys.readouterr().err
+    assert "line 1: it has none of prompt, messages, instruction" in said
+    assert "lengthwise import FILE --prompts PROMPTS" in said

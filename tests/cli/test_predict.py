@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from lengthwise.cli import main
 from lengthwise.cli.predict import predicted_lengths
@@ -129,3 +133,13 @@ def test_a_model_s_identity_needs_no_weights_in_memory(prompts, tiny_llama_dir, 
     """The files say which model it is."""
     monkeypatch.setattr("lengthwise.engines.transformers.loading._load_weights", lambda *options: 1 / 0)
     assert main(["predict", str(prompts), "--predictor", "constant:80", "--model", str(tiny_llama_dir)]) == 0
+
+
+@pytest.mark.parametrize(("redirect", "said"), [("> /dev/full", "No space left"), (">&-", "stdout is closed")])
+def test_lengths_that_can_not_be_printed(prompts, redirect, said) -> None:
+    """A full disk or a closed stdout is one sentence and code 2, also as the process ends."""
+    command = f"{sys.executable} -m lengthwise.cli predict {prompts} --predictor none {redirect}"
+    done = subprocess.run(["bash", "-c", command], stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr

@@ -154,6 +154,7 @@ def test_a_job_with_other_settings_is_refused(replayed, prompts, answers, capsys
 
 
 COMMAND = [sys.executable, "-c", SCRIPT, "run"]
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}  # as for most people
 
 
 def wait_for_records(answers: Path, num: int, process: subprocess.Popen[str]) -> None:
@@ -240,8 +241,7 @@ def test_answers_go_through_a_pipe(prompts) -> None:
 def test_a_pipe_that_is_closed_ends_the_run(prompts) -> None:
     """`| head -1` has its line; the command ends with the code of a broken pipe and one sentence."""
     command = [*COMMAND, str(prompts), "-o", "-", "--as-completed"]
-    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=buffered) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=BUFFERED) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert json.loads(process.stdout.readline())["id"] == "r0"
@@ -250,6 +250,100 @@ def test_a_pipe_that_is_closed_ends_the_run(prompts) -> None:
         assert process.wait(timeout=20) == 141
     assert err.startswith("lengthwise: Whoever read the answers is gone: stopped after")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("is_full", [True, False], ids=["full", "closed"])
+def test_nobody_hears_what_is_said(prompts, answers, is_full: bool) -> None:
+    """`2>&1 | tee log` that Ctrl-C ends, or a log on a full disk: the job goes on to its end, stdout is untouched, and
+    the exit code is its own."""
+    talkative = SCRIPT.replace(
+        "run.open", "from lengthwise.cli import progress; progress.LINE_INTERVAL_S = 0.01; run.open"
+    )
+    command = [sys.executable, "-c", talkative, "run", str(prompts), "-o", str(answers), "--json", "--window", "2"]
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with open("/dev/full" if is_full else write_end, "w") as err:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, text=True, env=BUFFERED) as process:
+            wait_for_records(answers, 4, process)
+            process.send_signal(signal.SIGINT)
+            interrupted = json.loads(process.communicate(timeout=20)[0])
+        assert process.returncode == 130
+        assert 4 <= interrupted["finished"] < 30, "what ran was finished, and nothing new was started"
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=err, text=True, check=True, env=BUFFERED)
+    assert json.loads(done.stdout)["resumed"] == interrupted["finished"]
+
+
+@pytest.mark.parametrize(
+    ("options", "stdout", "said"),
+    [
+        ("-o - --as-completed", ">/dev/full", "can't be written (No space left on device), so answers are lost"),
+        ("-o - --as-completed", ">&-", "Standard output is closed"),
+        ("-o ANSWERS --json --quiet", ">/dev/full", "line of --json can't be written"),
+        ("-o ANSWERS --json", ">&-", "Standard output is closed"),
+    ],
+)
+def test_stdout_that_takes_nothing(prompts, answers, options: str, stdout: str, said: str) -> None:
+    """One sentence, code 2."""
+    command = ["sh", "-c", f'"$@" {options.replace("ANSWERS", str(answers))} {stdout}', "sh", *COMMAND, str(prompts)]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, env=BUFFERED)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert said in done.stderr
+
+
+def test_closed_streams_are_no_files_of_the_job() -> None:
+    """Their numbers are not given to the journal, into which warnings would be written then."""
+    whose = "import os, sys; from lengthwise.cli import _hold_standard_streams; _hold_standard_streams(); "
+    whose += "os._exit([os.readlink(f'/proc/self/fd/{i}') for i in range(3)] != ['/dev/null'] * 3)"
+    if Path("/proc/self/fd").exists():
+        subprocess.run(["sh", "-c", '"$@" <&- >&- 2>&-', "sh", sys.executable, "-c", whose], check=True)
+
+
+INTERRUPTING = """
+import atexit, os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, *rest):
+        if name == "lengthwise.cli.run" and sys.argv.pop() == "early":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+from lengthwise.cli import main
+code = main()
+os.kill(os.getpid(), signal.SIGINT)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(("when", "code"), [("early", 130), ("late", 0)])
+def test_ctrl_c_at_the_edges(when: str, code: int) -> None:
+    """While modules are loaded it ends the command at once; when all is done and said, it changes nothing."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTING, "--version", when], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (code, "")
+
+
+def test_ctrl_c_when_all_is_done(replayed, prompts, answers, monkeypatch, capsys) -> None:
+    """It is too late: the code is that of the job."""
+
+    def say(message: str) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        print(message, file=sys.stderr)
+
+    monkeypatch.setattr("lengthwise.cli.run.say", say)
+    assert replayed("run", prompts, "-o", answers) == 0
+    assert "30 rows" in capsys.readouterr().err
+
+
+def test_a_server_whose_model_was_not_named_is_asked(replayed, prompts, answers, monkeypatch) -> None:
+    """A job that it has done is not taken for one of whatever it serves now."""
+    server = ["--engine", "openai", "--base-url", "http://localhost:1/v1"]
+    assert replayed("run", prompts, "-o", answers, *server) == 0
+    monkeypatch.setattr("lengthwise.engines.replay.ReplayEngine.model", "another")
+    assert replayed("run", prompts, "-o", answers, *server) == 2
+    assert replayed("run", prompts, "-o", answers.with_name("named"), *server, "--model", "m") == 0
+    monkeypatch.setattr("lengthwise.cli.run.open_pipeline", lambda settings: pytest.fail("it is asked"))
+    assert replayed("run", prompts, "-o", answers.with_name("named"), *server, "--model", "m") == 0
 
 
 @pytest.mark.parametrize(
@@ -296,7 +390,10 @@ def test_ctrl_c_while_a_model_is_loaded(replayed, prompts, answers, monkeypatch,
     """Nothing was begun: code 130, one sentence, no file left behind."""
 
     def interrupted(settings: Any) -> None:
-        raise KeyboardInterrupt
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise RuntimeError("Python says so where it comes amid a class that is being made") from error
 
     monkeypatch.setattr("lengthwise.cli.run.open_pipeline", interrupted)
     assert replayed("run", prompts, "-o", answers) == 130
@@ -309,12 +406,16 @@ def test_who_goes_on_is_told_to_leave_overwrite_out(replayed, prompts, answers, 
     assert replayed("run", prompts, "-o", answers, "--overwrite") == 0
     assert "Leave --overwrite out" not in capsys.readouterr().err
 
-    def interrupted(job: Any, pipeline: Any) -> None:
+    def interrupted(*args: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
+    with monkeypatch.context() as patched:
+        patched.setattr("lengthwise.journal.Journal.mark_done", interrupted)
+        assert replayed("run", prompts, "-o", answers, "--overwrite") == 130
+    assert "Leave --overwrite out" in capsys.readouterr().err
     monkeypatch.setattr("lengthwise.jobs.Job.run", interrupted)
     assert replayed("run", prompts, "-o", answers, "--overwrite") == 130
-    assert "Leave --overwrite out" in capsys.readouterr().err
+    assert "Leave --overwrite out" not in capsys.readouterr().err, "nothing of it was finished"
 
 
 def test_a_pipe_gets_plain_lines(replayed, prompts, answers, monkeypatch, capsys) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from pydantic import ValidationError
 from lengthwise.errors import JobError, UsageError
 from lengthwise.jobs.answers import AnswerFormat, make_format
 from lengthwise.jobs.answers import parquet as parquet_answers
+from lengthwise.jobs.answers.encoding import json_text
 from lengthwise.jobs.outputs import check_output, publish, remove
 from lengthwise.jobs.rows import Row
 from lengthwise.types import Completion, ErrorInfo, PredictedTokens, Request
@@ -47,6 +49,31 @@ def encoded(name: str, row: Row, completion: Completion) -> dict[str, Any]:
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     return dict(json.loads(line, parse_constant=lambda name: pytest.fail(name)))
+
+
+class TestJson:
+    """Values as JSON."""
+
+    def test_what_no_reader_takes_is_null(self) -> None:
+        """A server's answer may be nested without end, or hold what is no number: what is left of it is an answer."""
+        deep: Any = 1
+        for _ in range(100_000):
+            deep = {"a": deep, "b": [deep] if deep == 1 else 2}
+        body = {"object": "chat.completion", "deep": deep, "nan": math.nan}
+        for name in ("jsonl", "openai-batch"):
+            answer = encoded(name, TOOLS, done(TOOLS, response=body))
+            body_back = answer["response"] if name == "jsonl" else answer["response"]["body"]
+            assert (body_back["object"], body_back["nan"]) == ("chat.completion", None)
+            for _ in range(100):
+                body_back = body_back.get("deep") or body_back["a"]
+                assert body_back["b"] == 2
+
+    def test_what_is_nested_as_rows_may_be_is_whole(self) -> None:
+        """Beside a NaN, too."""
+        deep: Any = math.nan
+        for _ in range(100):
+            deep = [deep]
+        assert json_text(deep) == "[" * 100 + "null" + "]" * 100
 
 
 class TestFormat:
@@ -433,7 +460,8 @@ class TestPublishing:
 
 
 def test_where_answers_can_not_go(tmp_path: Path) -> None:
-    """Checked before any work, for each file: a folder, a missing folder, the prompts themselves."""
+    """Checked before any work, for each file: a folder, a missing folder, a name that leaves no room for that of the
+    file it is written to first, one that says what the file won't be, the prompts themselves."""
     prompts, journal = tmp_path / "p.jsonl", tmp_path / "out.jsonl.journal"
     prompts.write_text("x")
     (tmp_path / "folder").mkdir()
@@ -441,9 +469,13 @@ def test_where_answers_can_not_go(tmp_path: Path) -> None:
     good = tmp_path / "out.jsonl"
     check_output(prompts, [good], journal)
     check_output(Path("-"), [good], journal)
+    check_output(prompts, [tmp_path / ("a" * 239)], journal)
     for bad, said in (
         (tmp_path / "folder", "no regular file"),
         (tmp_path / "nowhere" / "out", "does not exist"),
+        (tmp_path / ("a" * 240), "name too long.*another -o"),
+        (tmp_path / "out.jsonl.gz", "named like a compressed file.*use -o .*/out.jsonl, and compress it when it is"),
+        (tmp_path / "out.parquet.ZST", "named like a compressed file"),
         (prompts, "written over the prompts"),
         (tmp_path / "link", "written over the prompts"),
     ):

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lengthwise.engines.openai.body import body_of, prepare
+from lengthwise.engines.openai.options import ServerOptions
 from lengthwise.jobs.ids import named_rows
 from lengthwise.jobs.lines import Line
 from lengthwise.jobs.rows import Row, read_row, row_id_of
 from lengthwise.jobs.sources import open_source
-from lengthwise.types import ErrorInfo, Request, SamplingParams
+from lengthwise.types import ErrorInfo, Prepared, Request, SamplingParams
 
 DEFAULTS = SamplingParams(temperature=0.5, stop=("END",))
 USER = {"role": "user", "content": "Hi"}
@@ -69,6 +71,23 @@ class TestCalls:
         asked = {"n": 2, "logprobs": True, "response_format": {"type": "json_object"}, "guided_regex": "a+"}
         asked |= {"verbosity": "low", "tools": [{"type": "function"}], "tool_choice": "none"}
         assert request_of(call(**asked)).api_fields == asked
+
+    def test_a_history_with_tools_and_images_reaches_a_server_as_it_is(self) -> None:
+        """The body that is posted has the messages of the line."""
+        chat = [
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "?"}, {"type": "image_url", "image_url": {"url": "x"}}],
+            },
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": {}}]},
+            {"role": "tool", "tool_call_id": "1", "content": "4"},
+        ]
+        tools = [{"type": "function", "function": {"name": "f"}}]
+        request = request_of(call(messages=chat, tools=tools))
+        options = ServerOptions(base_urls=("http://localhost/v1",))
+        assert isinstance(prepare(request, options), Prepared)
+        body = json.loads(body_of(request, "m", options, None))
+        assert (body["messages"], body["tools"]) == (chat, tools)
 
     def test_the_documented_shape(self, tmp_path: Path) -> None:
         """Two lines as the API's documentation shows them: the format is found and both are requests."""
@@ -125,16 +144,11 @@ BAD_LINES = {
     "temperature text": (call(temperature="hot"), "invalid_request", "a number"),
     "temperature nan": (call(temperature=float("nan")), "invalid_request", "nan"),
     "max_new_tokens": (call(max_new_tokens=5), "invalid_request", "given as max_tokens"),
-    "image": (
-        call(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]),
-        "unsupported_parameter",
-        "image_url",
-    ),
-    "a tool's answer": (call(messages=[{"role": "tool", "content": "x"}]), "invalid_request", "role is 'tool'"),
-    "a call of a tool": (
-        call(messages=[{"role": "assistant", "content": "", "tool_calls": [{}]}, USER]),
-        "unsupported_parameter",
-        "tool_calls",
+    "a robot": (call(messages=[{"role": "robot", "content": "x"}]), "invalid_request", "role is 'robot'"),
+    "many long fields": (
+        {**call(), **{"x" * 1000 + str(i): 1 for i in range(9)}},
+        "invalid_request",
+        r"…, 'x+…, …, wh",
     ),
 }
 

@@ -40,9 +40,10 @@ class OtherModel(ReplayEngine):
     model = "another"
 
 
-def pipeline(engine: type[ReplayEngine] = ReplayEngine) -> Pipeline:
+def pipeline(engine: type[ReplayEngine] = ReplayEngine, window: int = 4096) -> Pipeline:
     made = engine(LENGTHS, ReplayConfig(Capabilities(max_running=4)))
-    return Pipeline(engine=made, predictor=NoisyOracle(LENGTHS, 0.5), scheduler=ArrivalScheduler(batch_size=4))
+    predictor = NoisyOracle(LENGTHS, 0.5)
+    return Pipeline(engine=made, predictor=predictor, scheduler=ArrivalScheduler(batch_size=4), window=window)
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ class TestAnswers:
         """When the job is done, nothing temporary stays. The journal is one line, if no row failed."""
         run(options)
         assert names(options.answers.parent) == ["answers.jsonl", "answers.jsonl.journal", "prompts.jsonl"]
-        assert options.journal.read_bytes().count(b"\n") == 1 + 41 + 1, "kept for --retry-failed"
+        assert options.journal.read_bytes().count(b"\n") == 1 + 41 + 2, "kept for --retry-failed"
         options.prompts.write_text(options.prompts.read_text().replace("no json\n", ""))
         run(replace(options, overwrite=True))
         assert options.journal.read_bytes().count(b"\n") == 1
@@ -229,6 +230,40 @@ class TestResuming:
             with pytest.raises(JobError, match="was changed while it was read"):
                 job.run(running)
         assert not options.answers.exists()
+
+    @pytest.mark.parametrize("as_completed", [False, True])
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda lines: [line.replace('"row": ', '"row": 1') for line in lines],
+            lambda lines: [*lines[1:6], lines[0], *lines[6:]],
+            lambda lines: [*lines, *(line.replace('"r', '"more') for line in lines)],
+            lambda lines: lines[:20],
+            lambda lines: [*lines[:9], lines[3], *lines[9:]],
+        ],
+        ids=["other prompts", "other order", "more", "fewer", "doubled"],
+    )
+    def test_prompts_that_are_put_back(self, options: JobOptions, change: Callable, as_completed: bool) -> None:
+        """Rows that were read from other lines are answered again, and no other: the answers are those of a file that
+        was never changed."""
+        options = replace(options, as_completed=as_completed)
+        whole = replace(options, answers=options.answers.with_name("whole.jsonl"))
+        run(whole)
+        before = options.prompts.read_text()
+        with Job.open(options) as job, pipeline(window=4) as running:
+            options.prompts.write_text("\n".join(change(before.split("\n"))))
+            with pytest.raises(JobError, match=r"was changed while it was read.*Put it back"):
+                job.run(running)
+            assert job.num_finished > 8
+        options.prompts.write_text(before)
+        with Job.open(options) as job, pipeline() as running:
+            job.drain()
+            assert job.run(running).status == "interrupted", "though a record of every row may be there"
+        running = pipeline()
+        result = run(options, running)
+        assert (result.status, result.num_finished) == ("done", 41)
+        assert result.num_resumed in (41 - running.counts.num_requests, 41 - running.counts.num_requests - 1)
+        assert sorted(options.answers.read_bytes().splitlines()) == sorted(whole.answers.read_bytes().splitlines())
 
     def test_a_broken_engine_says_how_to_go_on(self, options: JobOptions) -> None:
         """EngineError passes, with what is safe; the same command goes on with the rest."""
@@ -368,10 +403,50 @@ class TestDone:
         assert run(options) == JobResult("done", 41, 41, 1, 41)
 
     def test_removed_answers_are_made_again(self, options: JobOptions) -> None:
-        """Whoever removes the answers wants them again, with whatever settings."""
+        """Whoever removes the answers wants them again, with whatever settings, where the journal has them no more."""
+        options.prompts.write_text(options.prompts.read_text().replace("no json\n", ""))
         run(options)
         options.answers.unlink()
-        assert run(replace(options, seed=5)) == JobResult("done", 41, 41, 1, 0)
+        before = options.journal.read_bytes()
+        with Job.open(replace(options, seed=5)) as job:
+            assert not job.is_complete
+        assert options.journal.read_bytes() == before, "nothing is thrown away before there is an answer"
+        assert run(replace(options, seed=5)) == JobResult("done", 40, 40, 0, 0)
+
+    @pytest.mark.parametrize("output_format", ["jsonl", "openai-batch"])
+    def test_answers_that_were_moved_are_written_again(self, options: JobOptions, output_format: Any) -> None:
+        """While rows failed the journal has all answers: it is not thrown away, least of all for other settings."""
+        options = replace(options, output_format=output_format)
+        run(options)
+        before = options.answers.read_bytes()
+        options.answers.rename(options.answers.with_name("moved.jsonl"))
+        with pytest.raises(JobError, match="belongs to a job with other settings"):
+            Job.open(replace(options, seed=5))
+        running = pipeline()
+        assert run(options, running) == JobResult("done", 41, 41, 1, 41)
+        assert running.counts.num_requests == 0
+        assert options.answers.read_bytes() == before
+        options.answers.unlink()
+        assert run(replace(options, retry_failed=True)).num_failed == 1
+
+    def test_a_job_may_be_renamed(self, options: JobOptions) -> None:
+        """Answers and journal together: it is done under its new name."""
+        run(options)
+        renamed = replace(options, answers=options.answers.with_name("new.jsonl"))
+        options.answers.rename(renamed.answers)
+        options.journal.rename(renamed.journal)
+        with Job.open(renamed) as job:
+            assert job.is_complete
+
+    def test_a_model_that_was_not_named_is_asked_for(self, options: JobOptions) -> None:
+        """A server serves one today and another tomorrow: only who names the model is told at once that all is done."""
+        options = replace(options, model=None)
+        run(options)
+        with Job.open(options) as job:
+            assert not job.is_complete
+        with pytest.raises(JobError, match="model was"):
+            run(options, pipeline(OtherModel))
+        assert run(options).status == "already_done"
 
 
 class TestForeignFiles:
@@ -386,16 +461,19 @@ class TestForeignFiles:
         assert run(replace(options, overwrite=True)).status == "done"
 
     def test_answers_that_appear_beside_an_open_job(self, options: JobOptions) -> None:
-        """A file that comes up between two runs, or during one, is not this job's."""
+        """A file that comes up between two runs, or during one, is not this job's. Nobody is told to throw away what
+        the journal has."""
         run_some(options, 10)
         options.answers.write_text("precious")
-        with pytest.raises(JobError, match="not made by this job"):
-            run(options)
+        with pytest.raises(JobError, match="not made by this job") as refused:
+            Job.open(options)
+        assert "--overwrite" not in str(refused.value)
         options.answers.unlink()
         with Job.open(options) as job, pipeline() as running:
-            job._refuse_foreign = lambda known: options.answers.write_text("late") and None  # type: ignore[method-assign]
-            with pytest.raises(JobError, match="not made by this job"):
+            options.answers.write_text("late")
+            with pytest.raises(JobError, match="not made by this job") as refused:
                 job.run(running)
+        assert "--overwrite" not in str(refused.value)
         assert options.answers.read_text() == "late"
         assert names(options.answers.parent) == ["answers.jsonl", "answers.jsonl.journal", "prompts.jsonl"]
         options.answers.unlink()

@@ -25,6 +25,7 @@ PROGRAM = Path(__file__).with_name("killed_job.py")
 KINDS = ("lines", "batch", "completed", "batch completed", "standard input", "parquet")
 
 Fault = tuple[str, int]
+Command = dict[str, Any]  # options of a job; see dying_jobs.py
 
 
 @dataclass
@@ -224,7 +225,7 @@ def test_campaign_in_the_middle_of_lines(tmp_path: Path, kind: str) -> None:
 def test_campaign_around_renames_and_flushes(tmp_path: Path, kind: str, fault: str) -> None:
     """Each rename and each flush of a whole job, one after the other, until there are none left."""
     whole = unkilled(kind, tmp_path, 40)
-    for occasion in range(1, 9):
+    for occasion in range(1, 20):
         job = KilledJob(kind, tmp_path / f"killed {occasion}", 40, step_s=0.0)
         with job.start((fault, occasion)) as process:
             process.wait()
@@ -233,8 +234,59 @@ def test_campaign_around_renames_and_flushes(tmp_path: Path, kind: str, fault: s
         job.check(whole)
         if process.returncode == 0:
             break
+    else:
+        pytest.fail("there were more of them")
     print(f"{kind}, {fault}: {occasion - 1} kills")
     assert occasion > 1 or (fault != "sync" and "completed" in kind), "nothing is renamed there while rows failed"
+
+
+ILL: Command = {"is_ill": True}
+RETRIED: Command = {"retry_failed": True}
+COMPLETED: Command = {"as_completed": True}
+DYING: dict[str, tuple[str, list[Command], Command, list[Command]]] = {  # kind, before, killed, finals
+    "no row fails": ("lines", [], {}, [{}]),
+    "rows fail": ("lines", [], ILL, [{}, RETRIED]),
+    "answered again": ("lines", [ILL], RETRIED, [{}, RETRIED]),
+    "overwritten": ("lines", [{}], {"overwrite": True}, [{}, {"overwrite": True}]),
+    "overwritten with failed rows": ("batch", [ILL], {"overwrite": True}, [{"overwrite": True}]),
+    "as completed": ("lines", [], COMPLETED, [COMPLETED, {}]),
+    "as completed, rows fail": ("lines", [], COMPLETED | ILL, [COMPLETED, {}, RETRIED]),
+    "as completed, then answered again": ("lines", [COMPLETED | ILL], RETRIED, [COMPLETED, {}, RETRIED]),
+    "a batch as completed": ("batch", [], COMPLETED | ILL, [COMPLETED, {}, RETRIED]),
+    "a batch": ("batch", [], ILL, [{}, RETRIED]),
+    "a batch answered again": ("batch", [ILL], RETRIED, [{}, RETRIED]),
+    "standard input": ("standard input", [], ILL, [{}, RETRIED]),
+    "standard input answered again": ("standard input", [ILL], RETRIED, [{}, RETRIED]),
+    "parquet": ("parquet", [], ILL, [{}, RETRIED]),
+    "parquet answered again": ("parquet", [ILL], RETRIED, [{}, RETRIED]),
+}
+
+
+def die(name: str, stride: int) -> int:
+    """How often a job died without harm."""
+    program = Path(__file__).with_name("dying_jobs.py")
+    scenario = dict(zip(("kind", "before", "killed", "finals"), DYING[name], strict=True))
+    command = [sys.executable, str(program), json.dumps({**scenario, "stride": stride})]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["faults"] == []
+    return int(told["deaths"])
+
+
+@pytest.mark.parametrize("name", ["no row fails", "answered again", "overwritten", "a batch"])
+def test_dying_at_some_steps(name: str) -> None:
+    """Before, amid and after every seventh write, flush, renaming and removal, the next run makes it whole."""
+    assert die(name, stride=7) >= 9
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("name", DYING)
+def test_campaign_of_dying_at_every_step(name: str) -> None:
+    """Every one of them."""
+    num = die(name, stride=1)
+    print(f"{name}: {num} deaths")
+    assert num >= 60
 
 
 @pytest.mark.campaign

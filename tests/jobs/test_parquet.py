@@ -95,6 +95,49 @@ class TestRows:
         assert isinstance(third.content, ErrorInfo)
         assert "max_tokens is 2.5" in third.content.message
 
+    def test_gaps_and_decimals(self, tmp_path: Path) -> None:
+        """NaN in a column of whole numbers is a gap; decimals are numbers where a number is wanted."""
+        table = pa.table(
+            {
+                "prompt": ["a", "b"],
+                "id": [1.0, float("nan")],
+                "max_tokens": [float("nan"), 5.0],
+                "n": [float("nan"), 2.0],
+                "seed": [decimal.Decimal("7.00"), None],
+                "temperature": [decimal.Decimal("0.25"), decimal.Decimal("1.00")],
+                "top_k": pa.array([None, decimal.Decimal(10) ** 40], pa.decimal256(50, 0)),
+            }
+        )
+        first, second = rows_of(tmp_path, table)
+        assert first.content == Request("1", "a", SamplingParams(temperature=0.25, seed=7))
+        assert (second.id, second.is_id_given) == ("2", False)
+        assert isinstance(second.content, ErrorInfo)
+        assert "top_k is 1000" in second.content.message
+        [row] = rows_of(tmp_path, table.drop_columns("top_k").slice(1))
+        own = SamplingParams(temperature=1.0)
+        assert row.content == Request("1", "b", own, 5, api_fields={"n": 2})
+        [row] = rows_of(tmp_path, pa.table({"prompt": ["a"], "max_tokens": [float("inf")]}))
+        assert isinstance(row.content, ErrorInfo)
+
+    def test_what_a_table_does_not_say_a_server_does_not_get(self, tmp_path: Path) -> None:
+        """Every struct of a column has every field of all: those that are null are left out, however deep, but not of
+        metadata. An empty map asks for nothing."""
+        tools = [{"type": "function", "function": {"name": "f", "strict": None}}]
+        said = [{"type": "function", "function": {"name": "f"}}]
+        calls = [{"id": "1", "function": {"name": "f", "arguments": None}}]
+        chat = [{"role": "user", "content": "Hi", "tool_calls": None}, {"role": "assistant", "tool_calls": calls}]
+        bias = pa.array([[]], pa.map_(pa.string(), pa.float64()))
+        table = pa.table({"tools": [tools], "mine": [tools], "logit_bias": bias, "chat": [chat], "prompt": ["x"]})
+        [row] = rows_of(tmp_path, table.drop_columns("chat"))
+        assert isinstance(row.content, Request)
+        assert (row.content.api_fields, row.metadata) == ({"tools": said}, {"mine": tools})
+        [row] = rows_of(tmp_path, table.select(["chat"]), "chat")
+        assert isinstance(row.content, Request)
+        assert row.content.prompt == (
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f"}}]},
+        )
+
     def test_bad_rows_stop_no_others(self, tmp_path: Path) -> None:
         """No prompt, and a text that is no UTF-8: errors of their rows."""
         raw = [b"good", b"\xff", None, b"fine"]
@@ -131,6 +174,12 @@ AT = datetime.datetime(2026, 1, 2, 3, 4, 5, 678)
         (pa.array([b"\xff\x00"], pa.large_binary()), base64.b64encode(b"\xff\x00").decode()),
         (pa.array([b"ab"], pa.binary(2)), "ab"),
         (pa.array([[("k", AT.date())]], pa.map_(pa.string(), pa.date32())), {"k": "2026-01-02"}),
+        (pa.array([[]], pa.map_(pa.string(), pa.int64())), {}),
+        (pa.array([[[], None]], pa.list_(pa.map_(pa.string(), pa.int64()))), [{}, None]),
+        (
+            pa.array([{"m": [("a", AT.date())]}], pa.struct([("m", pa.map_(pa.string(), pa.date32()))])),
+            {"m": {"a": "2026-01-02"}},
+        ),
         (pa.array([[(5, b"v")]], pa.map_(pa.int64(), pa.binary())), {"5": "v"}),
         (pa.array([[{"at": AT, "raw": b"x", "n": 1}]]), [{"at": "2026-01-02 03:04:05.000678", "raw": "x", "n": 1}]),
         (pa.array([[1.5, 2.5]], pa.list_(pa.float32(), 2)), [1.5, 2.5]),

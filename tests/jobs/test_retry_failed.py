@@ -76,7 +76,7 @@ def test_a_done_job_answers_its_failed_rows_again(options: JobOptions) -> None:
         assert running.counts.num_requests == 6
     assert failed(options) == ["21"]
     num_lines = options.journal.read_bytes().count(b"\n")
-    assert num_lines == 1 + 21 + 1 + 5 + 1, "header, rows, done, rows that failed, done"
+    assert num_lines == 1 + 21 + 2 + 5 + 2, "header, rows, publishing, done, rows that failed, publishing, done"
     whole = replace(options, answers=options.answers.with_name("whole.jsonl"))
     run(whole)
     assert options.answers.read_bytes() == whole.answers.read_bytes()

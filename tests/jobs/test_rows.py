@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lengthwise.errors import InputError
+from lengthwise.jobs.formats import InputFormat
 from lengthwise.jobs.ids import named_rows
 from lengthwise.jobs.lines import MAX_LINE_BYTES, Line
 from lengthwise.jobs.rows import Row, read_row, row_id_of
@@ -61,11 +62,20 @@ class TestPrompts:
         empty = {"tool_calls": [], "refusal": None}
         assert request_of(jsonl, {"messages": [{**message, **empty} for message in chat]}).prompt == tuple(chat)
 
-    def test_parts_of_text_are_one_text(self, jsonl: Path) -> None:
-        """The API's list of text parts is the text that they make."""
-        parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
-        request = request_of(jsonl, {"messages": [{"role": "user", "content": parts}]})
-        assert request.prompt == ({"role": "user", "content": "Hello"},)
+    def test_parts_tools_and_images_go_with_the_request(self, jsonl: Path) -> None:
+        """As they were given: which of them can be honoured is the engine's to say. Their texts are the request's."""
+        chat = [
+            {"role": "user", "content": [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]},
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x", "detail": None}}]},
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": {"name": "f"}}]},
+            {"role": "tool", "content": "4", "tool_call_id": "1"},
+            {"role": "function", "content": "5", "name": "f"},
+        ]
+        request = request_of(jsonl, {"messages": chat})
+        assert request.prompt == tuple(chat)
+        assert request.text == "Hello\n\n\n4\n5"
+        for alone in chat[1:3]:
+            assert request_of(jsonl, {"messages": [alone]}).prompt == (alone,)
 
     def test_instruction_and_input(self, jsonl: Path) -> None:
         """Alpaca's fields: the input stands on the next line; an empty one or none is left out."""
@@ -130,6 +140,20 @@ class TestSettings:
         assert request.metadata == {}
         assert request_of(jsonl, {"prompt": "x", "stop": ["a", "b"]}).sampling.stop == ("a", "b")
 
+    def test_what_the_api_says_otherwise(self, jsonl: Path) -> None:
+        """Seeds below 0 are seeds of their own; a `top_p` of 0 is the most likely token; a `top_k` of 0 or -1 is none,
+        whatever the job has."""
+        of = [request_of(jsonl, {"prompt": "x", "seed": seed}).sampling.seed for seed in (-1, -(2**63), -7, 7)]
+        assert len(set(of)) == 4
+        assert all(isinstance(seed, int) and 0 <= seed < 2**63 for seed in of)
+        sampling = request_of(jsonl, {"prompt": "x", "top_p": 0, "temperature": 0.7}).sampling
+        assert (sampling.is_greedy, sampling.top_p) == (True, 1)
+        for off in (0, -1):
+            line = Line(1, json.dumps({"prompt": "x", "top_k": off}))
+            content = read_row(line, "jsonl", SamplingParams(temperature=1, top_k=5)).content
+            assert isinstance(content, Request)
+            assert content.sampling == SamplingParams(temperature=1)
+
     def test_every_field_of_sampling_params_is_read(self) -> None:
         """A parameter that is added to SamplingParams must be readable from a row."""
         from lengthwise.jobs.values import SAMPLING_FIELDS
@@ -187,12 +211,18 @@ BAD_ROWS = {
         "text is None",
     ),
     "contents empty": ({"messages": [{"role": "user", "content": ""}]}, "missing_prompt", "empty"),
-    "image": (
-        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
-        "unsupported_parameter",
-        "image_url",
+    "part a text": ({"messages": [{"role": "user", "content": ["x"]}]}, "invalid_request", r"content\[0\] is 'x'"),
+    "part without a type": (
+        {"messages": [{"role": "user", "content": [{"text": "x"}]}]},
+        "invalid_request",
+        "an object with a type",
     ),
-    "tool calls": ({"messages": [{**USER, "tool_calls": [{}]}]}, "unsupported_parameter", "tool_calls"),
+    "parts empty": ({"messages": [{"role": "user", "content": []}]}, "missing_prompt", "empty"),
+    "part half a surrogate": (
+        '{"messages": [{"role": "user", "content": [{"type": "text", "text": "\\ud800"}]}]}',
+        "invalid_encoding",
+        r"content\[0\]\.text has half",
+    ),
     "max_tokens 0": ({"prompt": "x", "max_tokens": 0}, "invalid_request", "max_tokens is 0.*1 or more"),
     "max_tokens negative": ({"prompt": "x", "max_tokens": -5}, "invalid_request", "max_tokens is -5"),
     "max_tokens true": ({"prompt": "x", "max_tokens": True}, "invalid_request", "max_tokens is True"),
@@ -204,14 +234,14 @@ BAD_ROWS = {
     "temperature negative": ({"prompt": "x", "temperature": -1}, "invalid_request", "temperature is -1"),
     "temperature text": ({"prompt": "x", "temperature": "hot"}, "invalid_request", "a number"),
     "temperature true": ({"prompt": "x", "temperature": True}, "invalid_request", "a number"),
-    "top_p 0": ({"prompt": "x", "top_p": 0}, "invalid_request", "top_p"),
+    "top_p negative": ({"prompt": "x", "top_p": -0.5}, "invalid_request", "top_p"),
     "top_k huge": ('{"prompt": "x", "top_k": 1' + "0" * 400 + "}", "invalid_request", "top_k is 1000.*at most"),
     "max_tokens huge": ('{"prompt": "x", "max_tokens": 1' + "0" * 400 + "}", "invalid_request", "max_tokens.*at most"),
-    "top_k 0": ({"prompt": "x", "top_k": 0}, "invalid_request", "top_k"),
+    "top_k negative": ({"prompt": "x", "top_k": -2}, "invalid_request", "top_k"),
     "stop a number": ({"prompt": "x", "stop": 5}, "invalid_request", "stop is 5"),
     "stop of numbers": ({"prompt": "x", "stop": [5]}, "invalid_request", "stop"),
     "stop empty": ({"prompt": "x", "stop": [""]}, "invalid_request", "stop"),
-    "seed negative": ({"prompt": "x", "seed": -1}, "invalid_request", "seed"),
+    "seed too small": ({"prompt": "x", "seed": -(2**63) - 1}, "invalid_request", "seed is -9.* from -9"),
     "seed too large": ({"prompt": "x", "seed": 2**63}, "invalid_request", "seed"),
     "id a list": ({"prompt": "x", "id": []}, "invalid_request", "id is"),
     "id true": ({"prompt": "x", "id": True}, "invalid_request", "id is"),
@@ -393,3 +423,32 @@ def test_any_object_is_a_request_or_an_error(fields: dict[str, object]) -> None:
     row = read_row(line, "jsonl", DEFAULTS)
     assert row_id_of(line, "jsonl") == (row.id if row.is_id_given else None)
     assert isinstance(row.content, Request) or (row.content.line == 3 and row.content.message)
+
+
+LONG = "x" * 1000
+
+
+def lengthened(value: object) -> object:
+    """The same with every text, number, list and object in it, and every name, as long as may be."""
+    if isinstance(value, dict):
+        return {**{name: lengthened(one) for name, one in value.items()}, f"{LONG}y": 1}
+    if isinstance(value, list):
+        return [*map(lengthened, value), *[0] * 1000]
+    return value + LONG if isinstance(value, str) else value
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.dictionaries(names | st.text(max_size=3), json_values, max_size=6)
+    | st.sampled_from([bad for bad, _, _ in BAD_ROWS.values() if isinstance(bad, dict)]),
+    st.sets(names | st.sampled_from(["custom_id", "method", "url", "body", "tools", "stream"])),
+    st.sampled_from(["jsonl", "openai-batch", "parquet"]),
+)
+def test_no_error_is_long(fields: dict[str, object], long: set[str], source_format: InputFormat) -> None:
+    """A message shows the beginning of what is wrong, whatever is long in the row: values, names of fields, or all."""
+    row = {name: lengthened(fields.get(name, name)) if name in long else fields[name] for name in {*fields, *long}}
+    call = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": row}
+    for one in (row, lengthened(row), call, {**call, LONG: 1, f"{LONG}y": 1, f"{LONG}z": 1}):
+        line = Line(3, one if source_format == "parquet" else json.dumps(one))  # type: ignore[arg-type]
+        content = read_row(line, source_format, DEFAULTS).content
+        assert isinstance(content, Request) or len(content.message) < 500

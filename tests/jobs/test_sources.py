@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import io
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import threading
 import tracemalloc
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,11 +23,11 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from lengthwise.errors import InputError, RequestError, UsageError
-from lengthwise.jobs.formats import BOM
-from lengthwise.jobs.lines import MAX_LINE_BYTES, Line, read_lines
+from lengthwise.jobs.lines import BOM, MAX_LINE_BYTES, Line, read_lines
 from lengthwise.jobs.rows import read_row, row_id_of
 from lengthwise.jobs.sources import STANDARD_INPUT, Source, open_source
-from lengthwise.types import Request, SamplingParams
+from lengthwise.jobs.streams import Unpacked
+from lengthwise.types import ErrorInfo, Request, SamplingParams
 
 CALL = b'{"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"prompt": "x"}}'
 
@@ -102,6 +104,40 @@ class TestFormat:
         else:
             assert open_source(file(tmp_path, name, content)).format == found
 
+    @pytest.mark.parametrize("place", ["file", "standard input"])
+    @pytest.mark.parametrize("bad", [CALL[:-30], CALL.replace(b'"x"', b'"\xff"'), b"{" + b"x" * MAX_LINE_BYTES])
+    def test_a_bad_line_does_not_hide_what_the_others_are(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, bad: bytes
+    ) -> None:
+        """Cut off, no UTF-8, too long: it is one error row, and the calls behind it are requests."""
+        content = bad + b"\n" + CALL + b"\n" + CALL.replace(b'"a"', b'"b"')
+        fed(monkeypatch, content)
+        source = open_source(STANDARD_INPUT if place == "standard input" else file(tmp_path, "a.jsonl", content))
+        assert source.format == "openai-batch"
+        first, *others = (read_row(line, source.format, SamplingParams()) for line in source.lines())
+        assert isinstance(first.content, ErrorInfo)
+        assert [(row.line, row.id, type(row.content)) for row in others] == [(2, "a", Request), (3, "b", Request)]
+
+    def test_no_more_is_looked_at_than_the_start(self, tmp_path: Path) -> None:
+        """A file that has no object in its first lines is JSONL by its name, whatever stands further down."""
+        for bad in (b"{\n" * 64, b"{" * 2**20 + b"\n{\n"):
+            assert open_source(file(tmp_path, "a.jsonl", bad + CALL)).format == "jsonl"
+            assert open_source(file(tmp_path, "a.jsonl", bad[2:] + CALL)).format == "openai-batch"
+
+    @pytest.mark.parametrize(
+        ("line", "found"),
+        [
+            (b'{"custom_id": "a", "url": "/v1/completions"}', "openai-batch"),
+            (b'{"custom_id": "a", "method": "POST", "params": {}}', "openai-batch"),
+            (b'{"method": "POST", "url": "x"}', "jsonl"),
+            (b'{"custom_id": "a", "url": "x", "prompt": "y"}', "jsonl"),
+            (b'{"url": "x", "body": "y", "instruction": "z"}', "jsonl"),
+        ],
+    )
+    def test_calls_without_a_body_and_rows_of_the_web(self, tmp_path: Path, line: bytes, found: str) -> None:
+        """A call that lacks its body is a call; a row with a prompt of its own is none, whatever else it has."""
+        assert open_source(file(tmp_path, "a.jsonl", line)).format == found
+
     def test_compressed_names(self, tmp_path: Path) -> None:
         """The suffix before .gz counts; the content says what is compressed, whatever it is called."""
         for name, found in (("a.txt.gz", "text"), ("a.jsonl.gz", "jsonl"), ("a.gz", "text"), ("a.jsonl", "jsonl")):
@@ -155,12 +191,129 @@ class TestCompressed:
                 contents(open_source(file(tmp_path, "a.txt.gz", bytes(broken))))
 
     @pytest.mark.parametrize(
-        ("start", "kind"), [(b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ", "xz"), (b"PK\x03\x04", "zip")]
+        ("start", "kind"),
+        [
+            (b"\x28\xb5\x2f\xfd", "zstd"),
+            (b"\xfd7zXZ", "xz"),
+            (b"PK\x03\x04", "zip"),
+            (bz2.compress(CALL), "bzip2"),
+            (bz2.compress(CALL, 1), "bzip2"),
+        ],
     )
     def test_other_kinds(self, tmp_path: Path, start: bytes, kind: str) -> None:
-        """Other compressed files are no text: said, not answered as rubbish."""
+        """Other compressed files are no text: said, not answered as rubbish. So are those in gzip, and gzip again."""
         with pytest.raises(InputError, match=f"compressed by {kind}.*only gzip"):
             open_source(file(tmp_path, "a.jsonl", start + b"\0" * 20))
+        for inner, inner_kind in ((start, kind), (gzip.compress(CALL), "gzip")):
+            with pytest.raises(InputError, match=f"what is in it is compressed by {inner_kind} again; unpack it once"):
+                open_source(file(tmp_path, "a.jsonl.gz", gzip.compress(inner)))
+
+    def test_texts_that_begin_like_them(self, tmp_path: Path) -> None:
+        """What is no compressed file is read."""
+        for text in ("BZh9 is a chess move", "P", "PK", "ARROW", "B"):
+            assert contents(open_source(file(tmp_path, "a", text.encode()))) == [(1, text)]
+
+
+ARRAYS = (b'[{"prompt": "a"}, {"prompt": "b"}]', b'[\n  {"prompt": "a"}\n]', b'[{\n"prompt": "a"}]', b" [ {}]", b"[")
+TABLES = (b"PAR1\x15\x04\n\xff\n", b"ARROW1\0\0", b"FEA1")
+
+
+class TestNoPrompts:
+    """What would be answered line by line, although its lines are no prompts, is refused, with a way out."""
+
+    @pytest.mark.parametrize("content", [*ARRAYS, *TABLES, b'[{"prompt": "' + b"x" * MAX_LINE_BYTES])
+    @pytest.mark.parametrize("place", ["a", "a.jsonl", "a.gz", "standard input"])
+    def test_arrays_and_tables(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, place: str
+    ) -> None:
+        """JSON arrays of objects, on one line or more, and tables of columns; under any name, on standard input, in
+        gzip. As text they can be asked for."""
+        packed = gzip.compress(content, 1) if place == "a.gz" else content
+        path = STANDARD_INPUT if place == "standard input" else file(tmp_path, place, packed)
+        for asked in ("auto", "jsonl", "openai-batch", "text"):
+            if path != STANDARD_INPUT and asked == "auto" and packed.startswith(b"PAR1"):
+                continue  # then it is read as what it seems to be
+            fed(monkeypatch, content)
+            if asked == "text":
+                assert open_source(path, "text").format == "text"
+            else:
+                with pytest.raises(InputError, match=r"(is one JSON array|is (Parquet|Arrow|Feather)).*format text"):
+                    open_source(path, asked)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("content", [b"[citation needed]", b"[{name}] is who?", b'["a", "b"]', b"[1]"])
+    def test_texts_that_begin_like_an_array(self, tmp_path: Path, content: bytes) -> None:
+        """A bracket alone makes no array of rows."""
+        assert contents(open_source(file(tmp_path, "a", content))) == [(1, content.decode())]
+
+    @pytest.mark.parametrize("suffix", [".csv", ".TSV", ".csv.gz", ".xlsx", ".arrow", ".xml", ".html"])
+    def test_by_name(self, tmp_path: Path, suffix: str) -> None:
+        """Kinds of files that have no prompt on each line; if they do, that can be said."""
+        path = file(tmp_path, f"a{suffix}", b"prompt,id\nHello,1\n")
+        with pytest.raises(InputError, match=r"can't be read; convert it to JSONL or Parquet.*--input-format text"):
+            open_source(path)
+        assert open_source(path, "text").format == "text"
+        assert open_source(path, "jsonl").format == "jsonl"
+
+    def test_put_together(self, tmp_path: Path) -> None:
+        """Files from Windows that were put together have a byte-order mark in the middle: it is no part of a line."""
+        both = contents(open_source(file(tmp_path, "a.jsonl", (BOM + b'{"prompt": "x"}\r\n') * 2)))
+        assert both == [(1, '{"prompt": "x"}'), (2, '{"prompt": "x"}')]
+
+
+def flushed_lines(lines: list[bytes]) -> list[bytes]:
+    """One gzip member, flushed after each line: what there is to be sent by then."""
+    member = zlib.compressobj(wbits=31)
+    pieces = [member.compress(line) + member.flush(zlib.Z_SYNC_FLUSH) for line in lines]
+    return [*pieces, member.flush()]
+
+
+class TestCompressedPipe:
+    """Gzip on a pipe that is written slowly."""
+
+    LINES = (b"one\n", b"two\n", b"three\n")
+
+    @pytest.mark.parametrize("kind", ["flushed", "members"])
+    def test_lines_come_out_as_they_come_in(self, pipe: Pipe, kind: str) -> None:
+        """Flushed after each line, or each line a member: no line waits for more than its own bytes."""
+        pieces = flushed_lines([*self.LINES]) if kind == "flushed" else [gzip.compress(line) for line in self.LINES]
+        pipe.write(pieces[0])
+        source = open_source(STANDARD_INPUT)
+        lines = source.lines()
+        for number, line in enumerate(self.LINES, 1):
+            assert next(lines) == Line(number, line.decode().strip())
+            assert not pipe.is_late
+            if number < len(pieces):
+                pipe.write(pieces[number])
+        pipe.close()
+        assert [*lines] == []
+        assert source.sha256 == hashlib.sha256(b"".join(self.LINES)).hexdigest()
+
+    def test_members_that_came_together(self, pipe: Pipe) -> None:
+        """The second one is not kept back until there is more behind it."""
+        pipe.write(b"".join(gzip.compress(line) for line in self.LINES) + bytes(5))
+        lines = open_source(STANDARD_INPUT).lines()
+        assert [next(lines).content for _ in self.LINES] == ["one", "two", "three"]
+        assert not pipe.is_late
+        pipe.close()
+        assert [*lines] == []
+
+
+@given(
+    st.lists(st.binary(max_size=300) | st.integers(1, 400_000).map(bytes), min_size=1, max_size=4),
+    st.integers(0, 300),
+    st.integers(1, 8),
+)
+def test_unpacked_is_what_was_packed(members: list[bytes], num_zeros: int, num_cut: int) -> None:
+    """Members one after another, with zeros between them and at the end; cut off at the end of the last, it is
+    noticed, after all that can be read was given out."""
+    packed = (bytes(num_zeros)).join(gzip.compress(member) for member in members)
+    whole = io.BufferedReader(Unpacked(io.BytesIO(packed + bytes(num_zeros))))
+    assert whole.read() == b"".join(members)
+    cut = Unpacked(io.BytesIO(packed[:-num_cut]))
+    read: list[bytes] = []
+    with pytest.raises(EOFError, match="cut off"):
+        read.extend(iter(lambda: cut.read(1000), b""))
+    assert b"".join(read) == b"".join(members)
 
 
 class TestLongLines:
@@ -212,13 +365,32 @@ class TestStandardInput:
         assert [*lines] == [Line(4, '{"prompt": "c"}')]
         assert source.sha256 == hashlib.sha256(b'\n{"prompt": "a"}\n{"prompt": "b"}\n{"prompt": "c"}').hexdigest()
 
+    @pytest.mark.parametrize("first", [b"x\n", b"P\n", b"\n", b'{"prompt": "x"}\n'])
+    def test_a_short_line_waits_for_nothing(self, pipe: Pipe, first: bytes) -> None:
+        """However few bytes there are, what they can't be is known at once."""
+        pipe.write(first + b"\n" if first.strip() else b"\nx\n")
+        source = open_source(STANDARD_INPUT)
+        assert not pipe.is_late
+        pipe.close()
+        assert len(contents(source)) == 1
+
+    def test_a_pipe_that_another_process_left_unblocking(self, pipe: Pipe) -> None:
+        """It is waited for all the same."""
+        os.set_blocking(pipe.stdin.fileno(), False)
+        timer = threading.Timer(0.1, pipe.write, [b"Hello\n"])
+        timer.start()
+        source = open_source(STANDARD_INPUT)
+        timer.join()
+        pipe.close()
+        assert contents(source) == [(1, "Hello")]
+
     @pytest.mark.parametrize(
         ("content", "said"),
         [
             (b"", "standard input is empty"),
             (b"\n \n", "standard input is empty"),
             ("x".encode("utf-16"), "standard input is UTF-16"),
-            (b"PAR1....PAR1", "Parquet file can't be read from standard input"),
+            (b"PAR1....PAR1", "standard input is Parquet; give a Parquet file by its name"),
         ],
     )
     def test_wrong_as_a_whole(self, monkeypatch: pytest.MonkeyPatch, content: bytes, said: str) -> None:
@@ -281,7 +453,9 @@ json_like = st.sampled_from(
     ]
 )
 pieces = st.lists(json_like | st.binary(max_size=20).map(lambda raw: raw.replace(b"\n", b"")), max_size=6)
-MAGICS = re.compile(rb"\x1f\x8b|\x28\xb5\x2f\xfd|\xfd7zX|PK\x03\x04|PAR1|(\xef\xbb\xbf)?\s*(\xff\xfe|\xfe\xff)")
+MAGICS = re.compile(
+    rb"\x1f\x8b|\x28\xb5\x2f\xfd|\xfd7zX|PK\x03\x04|BZh|\s*(\xef\xbb\xbf)?\s*(PAR1|ARROW1|FEA1|\xff\xfe|\xfe\xff|\[\s*[{\s])"
+)
 
 
 @given(pieces, st.booleans(), st.booleans(), st.booleans(), st.sampled_from(["jsonl", "text", "openai-batch"]))
@@ -298,9 +472,9 @@ def test_any_bytes_are_rows_or_errors(
     an error of that line; byte-order marks, carriage returns and compression change nothing. The digest is that of the
     content."""
     content = (BOM if has_bom else b"") + (b"\r\n" if has_returns else b"\n").join(pieces)
-    lines = [line.rstrip(b"\r") for line in content.removeprefix(BOM).split(b"\n")]
+    lines = [line.removeprefix(BOM).rstrip(b"\r") for line in content.split(b"\n")]
     wanted = {number: line for number, line in enumerate(lines, 1) if line.strip()}
-    assume(wanted and not MAGICS.match(content))
+    assume(wanted and not MAGICS.match(content + b" "))
     path = file(tmp_path_factory.getbasetemp(), "prompts", gzip.compress(content) if is_compressed else content)
     source = open_source(path, asked)  # type: ignore[arg-type]
     rows = [(line, read_row(line, source.format, SamplingParams())) for line in source.lines()]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lengthwise.engines.replay import ReplayConfig, ReplayEngine
-from lengthwise.errors import EngineError, InputError, JobError
+from lengthwise.errors import EngineError, InputError, JobError, UsageError
 from lengthwise.jobs import Job, JobOptions, JobResult
 from lengthwise.pipeline import Pipeline
 from lengthwise.types import Capabilities
@@ -150,6 +150,34 @@ def test_failed_rows_are_answered_again(options: JobOptions, monkeypatch: pytest
     assert run(options, monkeypatch, unknown).num_failed == 2
     result = run(replace(options, retry_failed=True), monkeypatch, unknown)
     assert result == JobResult("done", 31, 31, 2, 29)
+
+
+@pytest.mark.parametrize("is_retry", [True, False])
+def test_a_longer_input_is_not_what_a_done_job_was_made_from(
+    options: JobOptions, monkeypatch: pytest.MonkeyPatch, is_retry: bool
+) -> None:
+    """Answering its failed rows again, it is refused where it goes beyond, and nothing of that is recorded."""
+    run(options, monkeypatch, LINES)
+    before = options.answers.read_bytes()
+    longer = [*LINES, '{"id": "more", "prompt": "x"}\n']
+    with pytest.raises(JobError, match=r"standard input (has more than the 30 rows|is not what)"):
+        run(replace(options, retry_failed=is_retry), monkeypatch, longer)
+    assert options.answers.read_bytes() == before
+    assert b"more" not in options.journal.read_bytes()
+    assert run(replace(options, retry_failed=True), monkeypatch, LINES).num_finished == 30
+
+
+def test_the_file_that_is_fed_is_not_written_over(options: JobOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`run - -o prompts < prompts` is refused, also with --overwrite, and so are the names of what is temporary."""
+    for name in ("a.jsonl", "a.jsonl.journal", "a.jsonl.journal.answers", "a.jsonl.journal.tmp"):
+        prompts = options.answers.with_name(name)
+        prompts.write_text("".join(LINES))
+        with prompts.open() as fed_in, monkeypatch.context() as patched:
+            patched.setattr("sys.stdin", fed_in)
+            with pytest.raises(UsageError, match="over the prompts that are fed to standard input"):
+                Job.open(replace(options, overwrite=True))
+        assert prompts.read_text() == "".join(LINES)
+        prompts.unlink()
 
 
 def test_a_file_is_no_standard_input(options: JobOptions, monkeypatch: pytest.MonkeyPatch) -> None:

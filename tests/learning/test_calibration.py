@@ -22,6 +22,7 @@ from lengthwise.predictors.calibrated import CalibratedPredictor
 from lengthwise.predictors.constant import ConstantPredictor
 from lengthwise.predictors.oracle import OraclePredictor
 from lengthwise.predictors.saved import load_predictor
+from lengthwise.predictors.survival import kaplan_meier_median
 from lengthwise.predictors.unknown import UnknownPredictor
 from lengthwise.types import Completion, Request
 
@@ -92,6 +93,63 @@ def test_cut_answers_count_as_longer() -> None:
     assert predictor.predict(requests(1)).exceeds(cut - 1)[0] == pytest.approx(is_cut.mean(), abs=0.03)
 
 
+@pytest.mark.parametrize("num_cut", [100, 81])
+def test_answers_that_were_cut_are_no_evidence_of_their_length(num_cut: int) -> None:
+    """Where fewer than 20 answers ended by themselves nothing is calibrated, and it is said why."""
+    is_cut = np.arange(100) < num_cut
+    with pytest.raises(PredictorError, match=f"100 answers, {num_cut} of them cut .*; 20 that were not cut are needed"):
+        CalibratedPredictor.fit(ConstantPredictor.fit(LEARNED), requests(100), np.full(100, 40.0), is_cut)
+
+
+class _TwoKinds:
+    """Rightly says that prompts of even number have answers around 60 tokens, the others around 600."""
+
+    model: str | None = None
+
+    def predict(self, requests: Sequence[Request]) -> LengthEstimates:
+        kinds = [ConstantPredictor.fit(_around(centre, 3000)).predict(requests[:1]) for centre in (60, 600)]
+        return LengthEstimates.concatenate([kinds[int(request.id) % 2] for request in requests])
+
+    def observe(self, requests: Sequence[Request], completions: Sequence[Completion]) -> None:
+        pass
+
+
+def _around(centre: float, num: int) -> np.ndarray:
+    return np.random.default_rng(0).lognormal(np.log(centre), 0.4, num).clip(1)
+
+
+@pytest.mark.parametrize("cut", [36, 90, 400])
+def test_cut_answers_do_not_make_estimates_shorter(cut: float) -> None:
+    """A predictor that was right stays so, within a tenth, wherever a limit cut the answers: for prompts whose answers
+    ended, and for those of which nearly all were cut."""
+    inner, rng = _TwoKinds(), np.random.default_rng(7)
+    lengths = np.array([60, 600])[np.arange(1000) % 2] * rng.lognormal(0, 0.4, 1000)
+    fitted = CalibratedPredictor.fit(inner, requests(1000), np.minimum(lengths, cut), lengths >= cut)
+    np.testing.assert_allclose(fitted.predict(requests(2)).median, inner.predict(requests(2)).median, rtol=0.1)
+
+
+def test_the_stated_factor_is_the_effect() -> None:
+    """What the card says of the median is what became of it; it counts the answers, and is kept."""
+    inner = ConstantPredictor.fit(LEARNED)
+    lengths = np.random.default_rng(6).permutation(LEARNED)[:100] * 3
+    fitted = CalibratedPredictor.fit(inner, requests(100), lengths, lengths > 400)
+    effect = fitted.predict(requests(1)).median[0] / inner.predict(requests(1)).median[0]
+    assert fitted.card["length_factor"] == pytest.approx(effect, rel=0.01)
+    assert (fitted.card["num_answers"], fitted.card["num_cut"]) == (100, (lengths > 400).sum())
+
+
+@given(st.lists(st.floats(-20, 20), min_size=1, max_size=30))
+def test_the_median_of_what_was_not_cut_is_the_ordinary_one(values: list[float]) -> None:
+    """Kaplan and Meier's median, without censored values."""
+    assert kaplan_meier_median(values, np.zeros(len(values), bool)) == pytest.approx(np.median(values), abs=1e-9)
+
+
+def test_a_median_that_nobody_reached_is_unknown() -> None:
+    """More than half cut below all that ended: it lies somewhere beyond."""
+    assert kaplan_meier_median([1, 2, 3, 3, 3], [False, False, True, True, True]) == np.inf
+    assert kaplan_meier_median([1, 2, 3, 3, 3], [True, True, False, False, False]) == 3
+
+
 @given(st.floats(1, 3000), st.floats(1, 3000), st.floats(1, 4000))
 def test_going_on_stays_coherent(first: float, second: float, asked: float) -> None:
     """P(> m | > a) = P(> b | > a) · P(> m | > b) for a ≤ b ≤ m, as for any estimate."""
@@ -112,6 +170,7 @@ def test_it_is_saved_with_its_inner_predictor(tmp_path: Path) -> None:
     loaded = load_predictor(tmp_path)
     assert isinstance(loaded, CalibratedPredictor)
     assert loaded.model == "other"
+    assert loaded.card == predictor.card
     np.testing.assert_array_equal(loaded.predict(requests(3)).survival, predictor.predict(requests(3)).survival)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -237,6 +238,23 @@ def test_a_home_that_is_down_names_the_way_out(joined: Dataset, home: tuple[Path
     (home[0] / "lengths.json").unlink()
     with pytest.raises(InputError, match=r"http://127.* can't be fetched .*404.*--mirror"):
         read_data("two")
+
+
+def test_without_a_network_it_says_so_shortly(
+    joined: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A host that can't be reached is named in one sentence without a dump, and pooch says nothing on its own."""
+    closed = socket.create_server(("127.0.0.1", 0))
+    host = f"127.0.0.1:{closed.getsockname()[1]}"
+    closed.close()
+    parts = (Part("other.json", "0" * 64, f"http://{host}/other.json"),)
+    monkeypatch.setitem(CATALOGUE, "gone", Dataset("none", "none", 1, (Recipe(parts),)))
+    with pytest.raises(InputError) as caught:
+        data_fetch.get("gone")
+    assert f"can't be fetched ({host} can't be reached). Try again, or" in str(caught.value)
+    assert "Pool" not in str(caught.value)
+    read_data("two")
+    assert capsys.readouterr().err == ""
 
 
 def test_the_mirror_comes_first(

@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -233,6 +235,35 @@ def test_answers_are_joined_with_their_prompts(tmp_path: Path) -> None:
     ]
 
 
+def test_answers_as_parquet(tmp_path: Path) -> None:
+    """A job's answers as Parquet, where `usage` and `error` are columns, are imported as those of JSON lines are; so
+    are prompts."""
+    answers, prompts = tmp_path / "a", tmp_path / "p"
+    columns = {
+        "id": ["a", "b", "c"],
+        "finish_reason": ["stop", "length", "error"],
+        "completion_tokens": [3, 9, 0],
+        "error_message": [None, None, "It broke."],
+    }
+    pyarrow.parquet.write_table(pyarrow.table(columns), answers)
+    pyarrow.parquet.write_table(pyarrow.table({"id": ["a", "b"], "prompt": ["A?", "B?"]}), prompts)
+    first, second, failed = import_lengths(answers, prompts)
+    assert isinstance(first, LengthRow)
+    assert first.to_json() == {"id": "a", "prompt": "A?", "length": 3, "finish_reason": "stop"}
+    assert isinstance(second, LengthRow)
+    assert second.to_json()["finish_reason"] == "length"
+    assert failed == LeftOut("line 3", "the request failed: It broke.")
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.txt.gz", "p"])
+def test_prompts_as_text(tmp_path: Path, name: str) -> None:
+    """A line is a prompt and its number the id, blank lines counted, as a job names them."""
+    text = b"[1] First?\n\nThird?\n" if name != "p" else b"First?\n\nThird?\n"
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    path = lines(tmp_path / "a.jsonl", [answer("1", 3), answer("3", 5)])
+    assert [row["prompt"].removeprefix("[1] ") for row in imported(path, tmp_path / name)] == ["First?", "Third?"]
+
+
 def test_line_numbers_give_way_to_given_ids(tmp_path: Path) -> None:
     """A row without an id is `line-2` where another row has the id 2: the names of a job."""
     prompts = lines(tmp_path / "p.jsonl", [{"id": "2", "prompt": "given"}, {"prompt": "second line"}])
@@ -360,4 +391,4 @@ def test_any_bytes_are_lines_or_an_error(tmp_path_factory: pytest.TempPathFactor
     try:
         assert all(line for _, line in TextFile(path).lines())
     except InputError:
-        assert content.startswith(b"\x1f\x8b")
+        assert content.startswith((b"\x1f\x8b", b"PAR1"))

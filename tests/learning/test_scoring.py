@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import pty
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -214,6 +220,7 @@ def test_train_then_score(log: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     """The two commands work on one's own log; the JSON has each figure and its interval."""
     folder = tmp_path / "p"
     assert main(["train", "text", str(log), "-o", str(folder), "--seed", "3"]) == 0
+    assert f"lengthwise score {folder} DATA" in capsys.readouterr().err.replace("\n", " ")
     assert isinstance(load_predictor(folder), TextPredictor)
     capsys.readouterr()
     assert main(["score", str(folder), str(log), "--json"]) == 0
@@ -255,6 +262,69 @@ def test_built_in_names_are_scored(name: str, log: Path, capsys: pytest.CaptureF
     assert json.loads(capsys.readouterr().out)["mae"] > 0
 
 
+@pytest.mark.parametrize("limit", [None, 512])
+def test_where_nothing_is_known_no_distribution_is_scored(limit: int | None) -> None:
+    """`none` has no interval that could hold; a predictor that knows some is judged by those."""
+    lengths = np.array([10, 20, 30, 40])
+    names = ["pinball", *(f"{kind}_{share}" for kind in ("coverage", "width") for share in (50, 80, 90, 95))]
+    names += ["below_90", "above_90"]
+    found = score(UnknownPredictor(), data(lengths, limit), ANSWER, config=QUICK)
+    assert found.figures["failure_ratio"] == 1
+    assert all(math.isnan(found.figures[name]) for name in names)
+    assert all(found.to_json()[name] is None for name in names)
+    half = score(Said([10, 20, math.nan, math.nan]), data(lengths, limit), ANSWER, config=QUICK).figures
+    assert (half["pinball"], half["coverage_90"], half["width_90"]) == pytest.approx((0, 1, 0))
+    assert half["failure_ratio"] == 0.5
+
+
+def test_a_page_without_figures_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All labels cut: that stands first. No NaN is shown, but a dash."""
+    path = tmp_path / "cut.jsonl"
+    path.write_text('{"prompt": "x", "length": 40, "finish_reason": "length"}\n' * 5)
+    assert main(["score", "none", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("**All labels are `at least`")
+    assert "| width_90 | – | – |" in said
+    assert "nan" not in said
+
+
+def test_scoring_on_what_was_learned_from_is_told(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder remembers the prompts, calibration's too, by digests; others are none of them."""
+    folder, corrected, fresh = tmp_path / "p", tmp_path / "c", tmp_path / "fresh.jsonl"
+    fresh.write_text("".join(json.dumps({"prompt": f"New {i}", "length": 5 + i}) + "\n" for i in range(40)))
+    assert main(["train", "constant", str(log), "-o", str(folder)]) == 0
+    assert main(["calibrate", str(folder), str(fresh), "-o", str(corrected), "--rows", "30"]) == 0
+    found = []
+    for predictor, source in ((folder, log), (folder, fresh), (corrected, fresh), (corrected, log)):
+        capsys.readouterr()
+        assert main(["score", str(predictor), str(source), "--json"]) == 0
+        out, err = capsys.readouterr()
+        found.append(json.loads(out)["num_seen"])
+        assert ("so the figures flatter it" in err) == bool(found[-1])
+    num = sum(1 for _ in log.open())
+    assert found == [num, 0, 30, num]
+    (folder / "seen_prompts.bin").unlink()
+    assert main(["score", str(folder), str(log), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["num_seen"] is None
+
+
+@pytest.mark.parametrize("command", ["train text LOG -o OUT", "score none LOG"])
+def test_an_interrupted_command_says_a_word(command: str, tmp_path: Path) -> None:
+    """Ctrl-C ends it with code 130 and one sentence, and nothing is left behind."""
+    fifo = tmp_path / "log.jsonl"
+    os.mkfifo(fifo)  # it waits for what never comes
+    arguments = command.replace("LOG", str(fifo)).replace("OUT", str(tmp_path / "out")).split()
+    process = subprocess.Popen([sys.executable, "-m", "lengthwise.cli", *arguments], stderr=subprocess.PIPE, text=True)
+    with fifo.open("w"):  # returns when it is read
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.strip() == "lengthwise: Stopped before it was done; nothing came of it."
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_oracle_has_no_error() -> None:
     """True lengths by id."""
     lengths = np.array([10, 20, 30])
@@ -267,14 +337,15 @@ def test_an_oracle_has_no_error() -> None:
         (["train", "magic", "LOG", "-o", "OUT"], "'magic'"),
         (["train", "text", "LOG", "-o", "OUT", "--target", "most"], "'most'"),
         (["train", "text", "LOG", "-o", "OUT", "--limit", "0"], "limit is 0"),
-        (["train", "text", "missing", "-o", "OUT"], "missing can't be read"),
+        (["train", "text", "missing", "-o", "OUT"], "missing is neither a file nor a public set"),
         (["train", "text", "LOG", "-o", "LOG"], "is a file"),
         (["train", "text", "LOG", "-o", "."], "holds other files"),
         (["train", "text", "ONE", "-o", "OUT"], "1 answers to 1 different prompts"),
         (["train", "text", "BAD", "-o", "OUT"], "line 1: length is 0"),
         (["train", "constant", "alpaca-vicuna/train", "-o", "OUT", "--mirror", "nowhere"], "nowhere is no folder"),
         (["train", "constant", "traces/azure-2023-code", "-o", "OUT", "--mirror", "MIRROR"], "without prompts"),
-        (["calibrate", "constant:80", "LOG", "-o", "OUT"], "no distribution"),
+        (["calibrate", "constant:80", "LOG", "-o", "OUT"], "the folder of a trained predictor only, and 'constant:80'"),
+        (["calibrate", "auto", "LOG", "-o", "OUT"], "the folder of a trained predictor only, and 'auto'"),
         (["calibrate", "none", "LOG", "-o", "OUT", "--rows", "0"], "rows is 0"),
         (["score", "missing", "LOG"], "no predictor 'missing'"),
         (["score", "none", "BAD"], "line 1: length is 0"),
@@ -306,6 +377,40 @@ def test_sets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "alpaca-vicuna/train" in said
     assert "alpaca-eval/gpt4" in said
+    rows = [line.split("\t") for line in said.splitlines()]
+    assert all(len(row) == 5 for row in rows)
+    assert ["traces/azure-2023-code", "8819"] in [row[:2] for row in rows]
+    assert "the same" not in said
+
+
+def test_the_list_says_where_sets_come_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the mirror that is named, from their public homes, or from mirrors only."""
+    (tmp_path / "traces").mkdir()
+    (tmp_path / "traces" / "azure-2023-code.csv").touch()
+    assert main(["data", "list", "--mirror", str(tmp_path)]) == 0
+    homes = {row[0]: row[3] for row in (line.split("\t") for line in capsys.readouterr().out.splitlines())}
+    assert homes["traces/azure-2023-code"] == "in the mirror"
+    assert homes["traces/azure-2023-conversation"] == "public"
+    assert homes["traces/lmsys-ssjf-predictions"] == "only from a mirror"
+
+
+def test_the_list_fits_a_terminal() -> None:
+    """Of 80 columns, every line of it."""
+    parent, child = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "80"}
+    with os.fdopen(parent, "rb") as screen:
+        with subprocess.Popen(
+            [sys.executable, "-m", "lengthwise.cli", "data", "list"], stdout=child, env=environment
+        ) as process:
+            os.close(child)
+            shown = b""
+            with suppress(OSError):  # how a terminal ends
+                while read := screen.read1(65536):
+                    shown += read
+        assert process.returncode == 0
+    said = shown.decode().splitlines()
+    assert max(map(len, said)) <= 80
+    assert "traces/azure-2023-code: 8,819 rows, CC BY 4.0, public" in said
 
 
 MIRROR = Path(__file__).parents[2].parent / "shared" / "data"

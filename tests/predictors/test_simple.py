@@ -91,6 +91,17 @@ def test_an_answers_file_is_an_oracle(tmp_path: Path) -> None:
     assert estimates.exceeds(511)[1] == 1
 
 
+def test_an_oracle_of_cut_answers_tells_of_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """How many answers it knows from below only, and what stands for their length; without such, not a word."""
+    OraclePredictor.from_file(lines(tmp_path / "whole", {"id": "a", "length": 3}))
+    assert not caplog.messages
+    rows = [{"id": "a", "length": 40, "finish_reason": "length"}, {"id": "b", "length": 3}]
+    OraclePredictor.from_file(lines(tmp_path / "cut", *rows))
+    (said,) = caplog.messages
+    assert "cut: 1 of its 2 answers were cut" in said
+    assert "under a higher limit, that limit is taken" in said
+
+
 def test_the_last_line_of_an_id_counts(tmp_path: Path) -> None:
     """A corrected length replaces the earlier one; ids may be numbers."""
     rows = [{"id": 7, "length": 5, "finish_reason": "length"}, {"id": 7, "length": 9.0}]
@@ -104,12 +115,12 @@ def test_the_last_line_of_an_id_counts(tmp_path: Path) -> None:
         ("[" * 100_000 + "\n", "line 2 is no JSON"),
         ({"length": 3}, "line 2 has no `id`"),
         ([], "line 2 has no `id`"),
-        ({"id": "x"}, "line 2 has the length None"),
+        ({"id": "x"}, "line 2 has no length, neither `length` nor `usage.completion_tokens`"),
         ({"id": "x", "length": 0}, "line 2 has the length 0"),
         ({"id": "x", "length": True}, "line 2 has the length True"),
         ({"id": "x", "length": "12"}, "line 2 has the length '12'"),
         ('{"id": "x", "length": NaN}\n', "line 2 has the length nan"),
-        ({"id": "x", "usage": 5}, "line 2 has the length None"),
+        ({"id": "x", "usage": 5}, "line 2 has no length, neither `length` nor `usage.completion_tokens`"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, row: object, said: str) -> None:

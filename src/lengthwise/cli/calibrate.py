@@ -9,7 +9,7 @@ import typer
 
 from lengthwise.cli.console import listen, say
 from lengthwise.cli.data import Mirror
-from lengthwise.cli.train import Data, Limit, check_folder, check_limit
+from lengthwise.cli.train import Data, Limit, check_folder, check_limit, save, told_of_interrupt
 from lengthwise.errors import UsageError
 
 
@@ -28,23 +28,32 @@ def calibrate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over a predictor in DIR.")] = False,
 ) -> int:
     """Make intervals hold what they promise on prompts like those of DATA, which it must not have learned from: for
-    other prompts, or for another model, about 100 answers are enough."""
+    other prompts, or for another model, about 100 answers are enough. Those that were cut count as "at least"; 20 must
+    not be."""
     from lengthwise.learning.calibration import calibrate as correct
+    from lengthwise.learning.calibration import drawn_rows
     from lengthwise.learning.data import read_data
     from lengthwise.learning.labels import Target
+    from lengthwise.learning.seen import digests_of, remembered
     from lengthwise.learning.training import target_of
     from lengthwise.predictors.saved import load_predictor
 
     listen(is_quiet=False)
     if rows is not None and rows < 1:
         raise UsageError(f"rows is {rows}; it must be 1 or more, or left out.")
+    if not Path(predictor).is_dir():
+        raise UsageError(f"calibrate takes the folder of a trained predictor only, and {predictor!r} is no folder.")
     check_folder(output, overwrite)
     trained = load_predictor(predictor)
     wanted = target_of(trained) if target is None else Target(target)
-    corrected = correct(trained, read_data(data, mirror, check_limit(limit)), wanted, num_rows=rows, seed=seed)
-    try:
-        corrected.save(output)
-    except OSError as error:
-        raise UsageError(f"{output} can't be written ({error.strerror}); use another -o.") from error
-    say(f"{output}: lengths times {2**corrected.octaves:.2f}, chances corrected.")
+    with told_of_interrupt():
+        fresh = read_data(data, mirror, check_limit(limit))
+        corrected = correct(trained, fresh, wanted, num_rows=rows, seed=seed)
+        drawn = fresh[drawn_rows(len(fresh), rows, seed)].requests
+        save(corrected, output, digests_of(drawn) | (remembered(Path(predictor)) or frozenset()))
+    card = corrected.card
+    say(
+        f"{output}: corrected by {card['num_answers']:,} answers, {card['num_cut']:,} of them cut (`at least`). A "
+        f"prompt's median is now that of before times {card['length_factor']:.2f}."
+    )
     return 0

@@ -3,15 +3,64 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
+from contextlib import suppress
+from typing import TextIO
 
 from rich.console import Console
 
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class _Stderr(Console):
+    """Falls silent where nobody reads any more or the disk is full: what is done goes on, and ends with its own exit
+    code. (rich would end the process, and put /dev/null in the place of *stdout*.)"""
+
+    def _check_buffer(self) -> None:
+        try:
+            super()._check_buffer()
+        except (OSError, ValueError):  # ValueError: it was closed
+            self._fall_silent()
+        except RuntimeError:  # a signal has come amid a line: what its handler says goes out with the next one
+            pass
+
+    def on_broken_pipe(self) -> None:
+        self._fall_silent()
+
+    def _fall_silent(self) -> None:
+        self.quiet = True
+        discard(sys.stderr)
+
+
+err = _Stderr(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(message: str) -> None:
-    """One message for people; long ones are not broken, so that they can be searched and copied."""
+    """One message for people; long ones are not broken, so that they can be searched and copied. Never raises."""
     err.print(f"lengthwise: {message}", markup=False)
+
+
+def print_line(line: str) -> None:
+    """One line on stdout, for programs, out of Python's buffer when this returns. Raises BrokenPipeError where nobody
+    reads it, and OSError or ValueError where it can't be written."""
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        discard(sys.stdout)
+        raise
+
+
+def reason(error: OSError | ValueError) -> str:
+    return str(error.strerror if isinstance(error, OSError) else error)
+
+
+def discard(stream: TextIO | None) -> None:
+    """Send what goes to `stream` nowhere, what it holds too: Python would fail once more when it flushes at its end,
+    and end with a code of its own."""
+    with suppress(OSError, ValueError, AttributeError):  # there may be no file behind it
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]
+        os.close(nowhere)
 
 
 class _Said(logging.Handler):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from shutil import get_terminal_size
+from textwrap import fill
 from typing import Annotated
 
 import typer
@@ -18,23 +21,25 @@ Mirror = Annotated[
     ),
 ]
 
+_HOMES = {"mirror": "in the mirror", "public": "public", "none": "only from a mirror"}
+
 app = typer.Typer(help="Public sets of prompts and answer lengths.", no_args_is_help=True)
 
 
 @app.command("list")
-def list_sets() -> int:
-    """The sets by name: rows, licence, what they are."""
-    from rich.console import Console
-    from rich.table import Table
-
+def list_sets(mirror: Mirror = None) -> int:
+    """The sets by name: rows, licence, where `get` takes them from, what they are; in a pipe a line each, with tabs."""
     from lengthwise.learning.data_catalogue import CATALOGUE
+    from lengthwise.learning.data_fetch import home_of
 
-    table = Table()
-    for column in ("name", "rows", "licence", "what"):
-        table.add_column(column, no_wrap=column != "what")
+    width = get_terminal_size().columns
     for name, dataset in CATALOGUE.items():
-        table.add_row(name, f"{dataset.num_rows:,}", dataset.licence, dataset.about)
-    Console().print(table)
+        home = _HOMES[home_of(name, mirror)]
+        if sys.stdout.isatty():
+            typer.echo(fill(f"{name}: {dataset.num_rows:,} rows, {dataset.licence}, {home}", width))
+            typer.echo(fill(dataset.about, width, initial_indent="  ", subsequent_indent="  "))
+        else:
+            typer.echo("\t".join([name, str(dataset.num_rows), dataset.licence, home, dataset.about]))
     return 0
 
 

@@ -25,7 +25,7 @@ File = Annotated[
     typer.Argument(
         metavar="FILE",
         help="Lengths of the paper's repository, OpenAI Batch output, a vLLM server's log or benchmark result, or "
-        "answers of `lengthwise run`; plain or gzip.",
+        "answers of `lengthwise run`, Parquet too; plain or gzip.",
     ),
 ]
 Output = Annotated[
@@ -36,8 +36,8 @@ PromptsFile = Annotated[
     typer.Option(
         "--prompts",
         metavar="PROMPTS",
-        help="The prompts, joined by id, where FILE has none: a prompts file, OpenAI Batch requests, conversations of "
-        "the paper's repository, or Alpaca's array of instructions.",
+        help="The prompts, joined by id, where FILE has none: a prompts file (JSONL, Parquet, or text, a line a "
+        "prompt), OpenAI Batch requests, conversations of the paper's repository, or Alpaca's array of instructions.",
     ),
 ]
 Limit = Annotated[
@@ -134,5 +134,9 @@ def _check_output(output: Path, inputs: list[Path], overwrite: bool) -> None:
 def _sentence(output: Path, told: Told, format: str) -> str:
     left_out = f", {told.num_left_out:,} left out" if told.num_left_out else ""
     num = told.num_without_prompt
-    lacking = f" {num:,} have no prompt; give the file that they are in with --prompts." if num else ""
+    lacking = (
+        f" {num:,} have no prompt, so nothing can be learned from them: name the file that was answered with --prompts."
+        if num
+        else ""
+    )
     return f"{output}: {told.num_rows:,} rows with lengths ({format}){left_out}.{lacking}"

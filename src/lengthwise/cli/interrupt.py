@@ -15,7 +15,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
-    """While entered, SIGINT and SIGTERM raise KeyboardInterrupt; inside `draining` only the second one does.
+    """While entered, SIGINT and SIGTERM raise KeyboardInterrupt; inside `draining` only the second one does, and after
+    `settle` none.
 
     Signals can be handled in the main thread only; elsewhere this does nothing.
     """
@@ -24,6 +25,8 @@ class Interrupt:
         self._number: int = signal.SIGINT
         self._drain: Callable[[], None] | None = None
         self._before: dict[int, Any] = {}
+        self._is_settled = False
+        self.has_raised = False
 
     @property
     def exit_code(self) -> int:
@@ -39,6 +42,10 @@ class Interrupt:
         finally:
             self._drain = None
 
+    def settle(self) -> None:
+        """From here on it is too late to interrupt: all is done, and only remains to be said."""
+        self._is_settled = True
+
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
@@ -49,9 +56,12 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._is_settled:
+            return
         self._number = number
         drain, self._drain = self._drain, None
         if drain is None:
+            self.has_raised = True
             raise KeyboardInterrupt
         drain()
         say("Stopping: what runs is finished, nothing new is started. Press Ctrl-C again to stop at once.")

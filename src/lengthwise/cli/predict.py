@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -59,10 +60,8 @@ def predict(
     lengths = list(predicted_lengths(rows, chosen, max_tokens))
     if output is not None:
         _write(output, lengths, overwrite)
-    elif sys.stdout.isatty():
-        _print_table(lengths)
     else:
-        _write_lines(sys.stdout, lengths)
+        _print(lengths)
     return 1 if any("error" in one for one in lengths) else 0
 
 
@@ -140,6 +139,23 @@ def _write(output: Path, lengths: list[dict[str, Any]], overwrite: bool) -> None
     except OSError as error:
         raise UsageError(f"{output} can't be written ({error.strerror}); use another -o.") from error
     say(f"{output}: {len(lengths):,} rows.")
+
+
+def _print(lengths: list[dict[str, Any]]) -> None:
+    """A table for people, lines for programs. Raises UsageError where stdout can't be written."""
+    if sys.stdout is None:  # it was closed
+        raise UsageError("The lengths can't be written: stdout is closed. Give a file with -o.")
+    try:
+        if sys.stdout.isatty():
+            _print_table(lengths)
+        else:
+            _write_lines(sys.stdout, lengths)
+            sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads on, which is no mistake
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again as it ends
+        raise UsageError(f"The lengths can't be written to stdout ({error.strerror}); give a file with -o.") from error
 
 
 def _write_lines(file: IO[str], lengths: list[dict[str, Any]]) -> None:

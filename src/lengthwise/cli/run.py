@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,11 +17,11 @@ import typer
 from lengthwise import __version__
 from lengthwise.cli import engines as e
 from lengthwise.cli import options as o
-from lengthwise.cli.console import listen, quiet_transformers, say
+from lengthwise.cli.console import listen, print_line, quiet_transformers, reason, say
 from lengthwise.cli.interrupt import Interrupt
 from lengthwise.cli.progress import Watch, duration
 from lengthwise.engines.transformers import ModelOptions, RunOptions
-from lengthwise.errors import UsageError
+from lengthwise.errors import JobError, UsageError
 from lengthwise.jobs import Job, JobOptions, JobResult, PassingJob, formats
 from lengthwise.loop import Counts
 from lengthwise.pipeline import Pipeline
@@ -133,7 +134,7 @@ def run(
         max_tokens=max_tokens,
         seed=seed,
         chat_template=e.template_digest(chat_template),
-        model=e.asked_for(choice),
+        model=_asked_for(choice),
         window=window,
         as_completed=as_completed,
         retry_failed=retry_failed,
@@ -142,34 +143,72 @@ def run(
     return _run(RunSettings(job_options, choice, predictor, schedule, quiet), json_)
 
 
+def _asked_for(choice: e.EngineChoice) -> str | None:
+    """The model as it was asked for; None where a server is to say what it serves."""
+    return None if choice.server is not None and choice.server.model is None else e.asked_for(choice)
+
+
 def _run(settings: RunSettings, is_json: bool) -> int:
     if is_json and settings.job.has_no_journal:
         raise UsageError("The answers and the line of --json would both go to standard output; give a file with -o.")
+    if is_json and sys.stdout is None:
+        raise UsageError("Standard output is closed, and the line of --json would go there; leave --json out.")
     listen(settings.is_quiet)
     with Interrupt() as interrupt:
         try:
             with _open(settings.job) as job:
                 report = _report(job, settings, interrupt)
-        except KeyboardInterrupt:
+            interrupt.settle()
+        except (KeyboardInterrupt, Exception):
+            if not interrupt.has_raised:  # a module that was being loaded may have made another error of it
+                raise
             kept = "" if settings.job.has_no_journal else f"; what is finished is kept. {HOW_TO_GO_ON}"
             say(f"Interrupted{kept or '.'}")
             return interrupt.exit_code
-    if not settings.is_quiet:
-        say(report.sentence(settings.job))
-    if is_json:
-        typer.echo(json.dumps(report.to_json(settings)))
+        if not settings.is_quiet:
+            say(report.sentence(settings.job))
+        if is_json and not _print_json(report.to_json(settings)):
+            return EXIT_UNREAD
     return interrupt.exit_code if report.result.status == "interrupted" else report.exit_code
 
 
+def _print_json(content: dict[str, Any]) -> bool:
+    """False if nobody reads it."""
+    try:
+        print_line(json.dumps(content))
+    except BrokenPipeError:
+        return False
+    except (OSError, ValueError) as error:
+        raise JobError(f"The line of --json can't be written to standard output ({reason(error)}).") from error
+    return True
+
+
 def _open(options: JobOptions) -> Job | PassingJob:
-    return PassingJob.open(options, _write_to_stdout) if options.has_no_journal else Job.open(options)
+    return PassingJob.open(options, _writing_to_stdout()) if options.has_no_journal else Job.open(options)
 
 
-def _write_to_stdout(line: bytes) -> None:
-    """At once, past Python's own buffer: when the reader is gone, nothing is left in it to fail once more."""
-    written = 0
-    while written < len(line):
-        written += os.write(sys.stdout.fileno(), line[written:])
+def _writing_to_stdout() -> Callable[[bytes], None]:
+    """Writes at once, past Python's own buffer: when the reader is gone, nothing is left in it to fail once more. To a
+    descriptor of its own: whatever becomes of stdout, answers go where they went at first."""
+    try:
+        descriptor = os.dup(sys.stdout.fileno())
+    except (OSError, ValueError, AttributeError) as error:  # AttributeError: there is no stdout
+        raise UsageError("Standard output is closed, so answers can't go there; give a file with -o.") from error
+
+    def write(line: bytes) -> None:
+        try:
+            written = os.write(descriptor, line)
+            while written < len(line):
+                written += os.write(descriptor, line[written:])
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise JobError(
+                f"Standard output can't be written ({reason(error)}), so answers are lost from here on. Give a file "
+                "with -o: a job whose answers go to one goes on where it stopped."
+            ) from error
+
+    return write
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,8 +296,10 @@ def _answer(job: Job | PassingJob, settings: RunSettings, interrupt: Interrupt) 
         try:
             with interrupt.draining(job.drain), watch:
                 result = job.run(pipeline)
+            if result.status == "done":
+                interrupt.settle()
         finally:
-            if settings.job.overwrite and not job.is_complete:
+            if settings.job.overwrite and job.num_finished and not job.is_complete:
                 say("Leave --overwrite out to go on: with it, what is finished by now is thrown away, too.")
         return RunReport(result, pipeline.counts, time.monotonic() - started_s, _engine_facts(pipeline))
 

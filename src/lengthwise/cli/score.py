@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lengthwise.cli.console import listen
+from lengthwise.cli.console import listen, say
 from lengthwise.cli.data import Mirror
 from lengthwise.cli.options import Json
-from lengthwise.cli.train import Data, Limit, check_limit
+from lengthwise.cli.train import Data, Limit, check_limit, told_of_interrupt
 
 if TYPE_CHECKING:
+    from lengthwise.learning.data import LengthData
     from lengthwise.learning.scoring import Score
 
 # name, and how its value is shown
@@ -75,12 +77,29 @@ def score(
 
     listen(is_quiet=as_json)
     wanted = None if target is None else Target(target)
-    chosen = load_predictor(str(PREDICTOR_DIR) if predictor == "auto" else predictor)
-    scored_on = read_data(data, mirror, check_limit(limit))
-    learned = None if trained_on is None else read_data(trained_on, mirror, limit)
-    found = score_on(chosen, scored_on, wanted or target_of(chosen), learned=learned, config=ScoreConfig(seed=seed))
-    typer.echo(json.dumps({"predictor": predictor, **found.to_json()}) if as_json else render(predictor, found))
+    place = str(PREDICTOR_DIR) if predictor == "auto" else predictor
+    chosen = load_predictor(place)
+    with told_of_interrupt():
+        scored_on = read_data(data, mirror, check_limit(limit))
+        learned = None if trained_on is None else read_data(trained_on, mirror, limit)
+        found = score_on(chosen, scored_on, wanted or target_of(chosen), learned=learned, config=ScoreConfig(seed=seed))
+    num = _num_seen(Path(place), scored_on)
+    if num:
+        say(
+            f"{predictor} was made from {num:,} of these {len(scored_on):,} prompts, so the figures flatter it; score "
+            "it on others."
+        )
+    said = {"predictor": predictor, "num_seen": num, **found.to_json()}
+    typer.echo(json.dumps(said) if as_json else render(predictor, found))
     return 0
+
+
+def _num_seen(folder: Path, data: LengthData) -> int | None:
+    """Of how many prompts the predictor in `folder` knows that it was made with them; None where it doesn't know."""
+    from lengthwise.learning.seen import num_seen, remembered
+
+    digests = remembered(folder)
+    return None if digests is None else num_seen(digests, data.requests)
 
 
 def render(name: str, found: Score) -> str:
@@ -92,7 +111,7 @@ def render(name: str, found: Score) -> str:
     more = [["", "value", "95 % interval"], ["---"] * 3]
     for key, form in _DISTRIBUTION.items():
         if key in found.figures:
-            more.append([key, form.format(found.figures[key]), _interval(found.ci95.get(key), form)])
+            more.append([key, _said(found.figures[key], form), _interval(found.ci95.get(key), form)])
     return "\n\n".join([_about(found), _table(rows), _table(more)])
 
 
@@ -100,6 +119,8 @@ def _about(found: Score) -> str:
     limit = "no limit" if found.limit is None else f"limit {found.limit}"
     said = f"{found.num_prompts:,} prompts of {found.data}, target {found.target}, {limit}, "
     said += f"{found.num_censored:,} labels are `at least`."
+    if found.num_censored == found.num_prompts:
+        said = f"**All labels are `at least`: how long answers are is not known, and no figure means anything.** {said}"
     if found.num_leaked is None:
         return said + " Baselines are fitted on these very labels, which flatters them (see --trained-on)."
     return f"{said} {found.num_leaked:,} of these prompts, or nearly the same, were learned from."
@@ -110,7 +131,9 @@ def _cells(figures: Mapping[str, float], forms: Mapping[str, str]) -> list[str]:
 
 
 def _interval(ends: tuple[float, float] | None, form: str) -> str:
-    return "–" if ends is None else " to ".join(_said(end, form) for end in ends)
+    if ends is None or not any(map(math.isfinite, ends)):
+        return "–"
+    return " to ".join(_said(end, form) for end in ends)
 
 
 def _said(value: float, form: str) -> str:

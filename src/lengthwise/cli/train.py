@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +40,7 @@ def train(
     """Learn how long answers will be. `answer` is what `run` needs; the others are for comparison with the paper."""
     from lengthwise.learning.data import read_data
     from lengthwise.learning.labels import Target
+    from lengthwise.learning.seen import digests_of
     from lengthwise.learning.training import KINDS
     from lengthwise.learning.training import train as fit
 
@@ -46,14 +49,36 @@ def train(
         raise UsageError(f"There is no predictor of kind {kind!r}; it is one of {', '.join(KINDS)}.")
     wanted = Target(target)
     check_folder(output, overwrite)
-    learned = read_data(data, mirror, check_limit(limit))
-    predictor: Any = fit(kind, learned, wanted, seed)
+    with told_of_interrupt():
+        learned = read_data(data, mirror, check_limit(limit))
+        predictor: Any = fit(kind, learned, wanted, seed)
+        save(predictor, output, digests_of(learned.requests))
+    say(
+        f"{output}: learned from {len(learned):,} prompts of {data}. See what it is worth on others: lengthwise score "
+        f"{output} DATA"
+    )
+    return 0
+
+
+def save(predictor: Any, output: Path, seen: frozenset[bytes]) -> None:
+    """With the digests of the prompts that it has seen. Raises UsageError where it can't be written."""
+    from lengthwise.learning.seen import remember
+
     try:
         predictor.save(output)
+        remember(output, seen)
     except OSError as error:
         raise UsageError(f"{output} can't be written ({error.strerror}); use another -o.") from error
-    say(f"{output}: learned from {len(learned):,} prompts of {data}. See what it is worth: lengthwise score {output}")
-    return 0
+
+
+@contextmanager
+def told_of_interrupt() -> Iterator[None]:
+    """Ctrl-C while entered ends the command with a word."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("Stopped before it was done; nothing came of it.")
+        raise
 
 
 def check_folder(output: Path, overwrite: bool) -> None:

@@ -34,6 +34,7 @@ class ReplayConfig:
     context_tokens: int = 131_072
     step_fixed_s: float = 0.002  # about a model of 4M parameters on two CPU cores
     step_per_row_s: float = 0.0001
+    progress_interval_s: float = 0.5  # by its own clock; of every row with every end costs more than all else
     is_paced: bool = False  # sleep as long as the steps would take
 
 
@@ -47,7 +48,8 @@ class _Row:
 
 class ReplayEngine:
     """Answers whose natural length is `lengths[request.id]` tokens; an id without one fails (`no_recorded_length`).
-    Progress of all rows is reported with every end, unless its capabilities say that it reports none.
+    Progress of all rows is reported with an end, when the interval is over, unless its capabilities say that it
+    reports none.
 
     `now_s` is the engine's own clock: it moves by the cost of the steps. `num_steps` and `num_row_steps` count
     decode steps and the rows that were in them.
@@ -62,6 +64,7 @@ class ReplayEngine:
         self._ends: list[tuple[int, int, _Row]] = []  # heap: the step at which a row ends, number of its start, row
         self._num_started = 0
         self._cancelled: list[str] = []
+        self._last_progress_s = 0.0
         self.now_s = 0.0
         self.num_steps = 0
         self.num_row_steps = 0
@@ -118,11 +121,14 @@ class ReplayEngine:
         ended = self._decode_to_next_end()
         for row in ended:
             del self._rows[row.id]
-        events = [self._ending(row) for row in ended]
-        if self.capabilities.reports_progress:
-            now = self.num_steps
-            events += [Progress(name, now - row.first_step) for name, row in self._rows.items()]
-        return events
+        return [self._ending(row) for row in ended] + self._progress()
+
+    def _progress(self) -> list[Event]:
+        is_due = self.now_s - self._last_progress_s >= self._config.progress_interval_s
+        if not (is_due and self.capabilities.reports_progress):
+            return []
+        self._last_progress_s = self.now_s
+        return [Progress(name, self.num_steps - row.first_step) for name, row in self._rows.items()]
 
     def close(self) -> None:
         self._rows.clear()

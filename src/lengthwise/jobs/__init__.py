@@ -13,7 +13,8 @@ rows.py         a line → a request, or the error that stands in its place
 ids.py          every row gets an id of its own
 flow.py         rows → pipeline → answers, with those in memory that are on their way
 answers/        a completion → an answer line; lines → the files of a format
-outputs.py      the places where answers go
+outputs.py      files that are written: checked before, put into their places in one step
+places.py       which files are a job's own
 completed.py    files that grow as answers are completed
 job.py          resume → run → record → assemble
 passing.py      the same to a stream, with nothing kept

@@ -11,7 +11,7 @@ from typing import Any
 from lengthwise.errors import RequestError
 from lengthwise.jobs import api
 from lengthwise.jobs.prompts import messages_of
-from lengthwise.jobs.values import SAMPLING_FIELDS, Fields, sampling, text, wrong
+from lengthwise.jobs.values import SAMPLING_FIELDS, Fields, listed, sampling, text, wrong
 from lengthwise.types import Message, Request, SamplingParams
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -52,9 +52,9 @@ def request_of(line: Fields, request_id: str, defaults: SamplingParams) -> Reque
 
 def _call(line: Fields) -> tuple[Fields, str]:
     """The call's body and its url."""
-    unknown = sorted(line.keys() - _LINE_FIELDS)
+    unknown = line.keys() - _LINE_FIELDS
     if unknown:
-        raise RequestError("invalid_request", f"The line has {', '.join(map(repr, unknown))}, which no batch line has.")
+        raise RequestError("invalid_request", f"The line has {listed(unknown)}, which no batch line has.")
     if line.get("method") != "POST":
         raise wrong("method", line.get("method"), "POST")
     url = line.get("url")

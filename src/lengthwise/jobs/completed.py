@@ -2,104 +2,114 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, NoReturn
 
 from lengthwise.errors import JobError
 from lengthwise.jobs.answers import AnswerFormat
-from lengthwise.jobs.streams import BUFFER_BYTES
+from lengthwise.jobs.outputs import digest_at
 from lengthwise.journal import Record, sync_folder
 
 
 class CompletedFiles:
-    """The files of one format, each with the lines of the journal that belong in it.
+    """The files of one format, each with the lines of the journal that belong in it; made with their first line.
 
     A line stands in the journal before it is written here, so what a kill leaves is a beginning of that, which
-    `catch_up` completes. Raises JobError where a file holds anything else, and where the disk refuses.
+    `catch_up` completes. Raises JobError where the disk refuses, and where a file is in the end another than the one
+    that was written.
     """
 
     def __init__(self, answer_format: AnswerFormat, answers: Path) -> None:
         self._format = answer_format
         self._answers = answers
         self._files: dict[Path, _GrowingFile] = {}
-        for path in answer_format.paths(answers):
-            if path.exists() or path == answers:
-                self._files[path] = _GrowingFile(path)
 
     def catch_up(self, records: Iterable[Record]) -> None:
-        """Check that the files hold the beginning of `records`, and write what is missing."""
+        """Write what the files, which hold a beginning of `records`, lack."""
         for record in records:
-            self._file(record.is_failed).catch_up(record.answer)
-        for file in self._files.values():
-            file.refuse_more()
+            self.write(record.answer, record.is_failed)
 
     def write(self, line: bytes, is_failed: bool) -> None:
-        self._file(is_failed).write(line)
+        self._file(self._format.path_of(self._answers, is_failed)).write(line)
 
     def close(self) -> None:
-        """Flush to the disk; may be called twice."""
+        """Flush to the disk, all of them; may be called twice."""
+        errors = []
         for file in self._files.values():
-            file.close()
-        self._files = {}
+            try:
+                file.close()
+            except JobError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
-    def _file(self, is_failed: bool) -> _GrowingFile:
-        path = self._format.path_of(self._answers, is_failed)
+    def finish(self) -> list[tuple[Path, str]]:
+        """Close them. Their paths, and the digests of what stands there, which is what was written."""
+        self._file(self._answers)  # it is there, though nothing was answered
+        self.close()
+        return [(path, file.checked()) for path, file in self._files.items()]
+
+    def _file(self, path: Path) -> _GrowingFile:
         if path not in self._files:
             self._files[path] = _GrowingFile(path)
         return self._files[path]
 
 
 class _GrowingFile:
-    """One file that is read until its end, then written."""
+    """One file; what it held before is passed over, and not written again."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._digest = hashlib.sha256()
+        self._num_bytes = 0
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             sync_folder(path.parent)
         except OSError as error:
             raise _unwritable(path, error) from error
-        self._rest: IO[bytes] | None = open(self._fd, "rb", BUFFER_BYTES, closefd=False)  # noqa: SIM115 (None: it was read)
-
-    def catch_up(self, line: bytes) -> None:
-        if self._rest is not None:
-            found = self._rest.read(len(line))
-            if found == line:
-                return
-            if not line.startswith(found):
-                self._refuse()
-            self._rest, line = None, line[len(found) :]
-        self.write(line)
-
-    def refuse_more(self) -> None:
-        """What stands behind the journal's last line is not of this job."""
-        if self._rest is not None and self._rest.read(1):
-            self._refuse()
-        self._rest = None
+        self._stat = os.fstat(self._fd)
+        self._num_before = self._stat.st_size
 
     def write(self, line: bytes) -> None:
-        try:
-            written = os.write(self._fd, line)
-            while written < len(line):
-                written += os.write(self._fd, line[written:])
-        except OSError as error:
-            raise _unwritable(self._path, error) from error
+        self._digest.update(line)
+        self._num_bytes += len(line)
+        num_new = self._num_bytes - self._num_before
+        if num_new > 0:
+            self._append(line[-num_new:])
 
     def close(self) -> None:
+        if self._fd < 0:
+            return
+        descriptor, self._fd = self._fd, -1
         try:
-            os.fsync(self._fd)
+            os.fsync(descriptor)
         except OSError as error:
             raise _unwritable(self._path, error) from error
         finally:
-            os.close(self._fd)
+            os.close(descriptor)
 
-    def _refuse(self) -> NoReturn:
-        raise JobError(
-            f"{self._path} holds something else than what this job has completed, so nothing is added to it. Move it "
-            "away, and the same command writes it anew, or use another -o."
-        )
+    def checked(self) -> str:
+        """The digest of what was written. Raises JobError unless just that stands in this file's place."""
+        try:
+            is_there = os.path.samestat(self._stat, os.stat(self._path))
+        except OSError:
+            is_there = False
+        if not is_there or digest_at(self._path) != self._digest.hexdigest():
+            raise JobError(
+                f"{self._path} was {'changed' if is_there else 'moved or removed'} while answers were added to it. All "
+                "are safe in the journal: move it away if it is there, and the same command writes it again."
+            )
+        return self._digest.hexdigest()
+
+    def _append(self, content: bytes) -> None:
+        try:
+            written = os.write(self._fd, content)
+            while written < len(content):
+                written += os.write(self._fd, content[written:])
+        except OSError as error:
+            raise _unwritable(self._path, error) from error
 
 
 def _unwritable(path: Path, error: OSError) -> JobError:

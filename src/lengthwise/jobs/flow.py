@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from hashlib import blake2b
+from typing import NoReturn, Protocol
 
 from lengthwise.errors import JobError
 from lengthwise.jobs.ids import CheckedIds, ClaimedIds, Ids, named
@@ -21,17 +21,17 @@ from lengthwise.types import Completion, ErrorInfo, Request
 
 @dataclass(slots=True)  # not frozen, as Record
 class Taken:
-    """A row that is on its way. `index` counts rows from 0; `digest` is of its line, where that can't be read again."""
+    """A row that is on its way. `index` counts rows from 0; `digest` is of its line."""
 
     index: int
     row: Row
-    digest: str | None
+    digest: str
 
 
 class Record(Protocol):
     """What becomes of rows: which are left to be answered, and where the answers go."""
 
-    def is_left(self, index: int, line: Line) -> bool: ...
+    def is_left(self, index: int, line: Line, digest: str) -> bool: ...
 
     def take(self, taken: Taken, completion: Completion) -> None: ...
 
@@ -97,19 +97,27 @@ class Flow:
         for index, line in enumerate(self.source.lines()):
             if self._is_stopped:
                 return
+            if index == self.num_rows:
+                self._refuse_changed()
             num_rows = index + 1
-            if record.is_left(index, line):
-                taken = self._taken(index, line)
-                self._in_flight[taken.row.id] = taken
-                yield _request(taken.row)
+            digest = digest_of(line)
+            if record.is_left(index, line, digest):
+                row = self._named(line)
+                if row.id in self._in_flight:
+                    self._refuse_changed()
+                self._in_flight[row.id] = Taken(index, row, digest)
+                yield _request(row)
             elif not self.source.is_repeatable:
                 self._named(line)  # its id is taken, too
         if self.sha256 not in (None, self.source.sha256):
-            raise JobError(f"{self.source.name} was changed while it was read; put it back, or use another -o.")
+            self._refuse_changed()
         self.num_rows, self.sha256, self._is_exhausted = num_rows, self.source.sha256, True
 
-    def _taken(self, index: int, line: Line) -> Taken:
-        return Taken(index, self._named(line), None if self.source.is_repeatable else digest_of(line))
+    def _refuse_changed(self) -> NoReturn:
+        raise JobError(
+            f"{self.source.name} was changed while it was read. Put it back: the rows whose lines were others are "
+            "answered again then. Or use another -o."
+        )
 
     def _named(self, line: Line) -> Row:
         assert self._ids is not None, "check comes before run"
@@ -119,7 +127,7 @@ class Flow:
 
 def digest_of(line: Line) -> str:
     """What a line said, in 16 digits: enough to see that it was changed."""
-    return hashlib.blake2b(str(line.content).encode(errors="surrogatepass"), digest_size=8).hexdigest()
+    return blake2b(str(line.content).encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
 def _request(row: Row) -> Request | Completion:

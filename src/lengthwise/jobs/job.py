@@ -7,15 +7,17 @@ moment leaves one of these states, and `run` goes on from each:
 | journal            | answers             | what `run` does                                                    |
 |--------------------|---------------------|--------------------------------------------------------------------|
 | none, or no header | no                  | begins                                                             |
-| open               | no, or as completed | answers what is not in the journal, then assembles                 |
-| open, all there    | yes                 | assembles again, finds the same, marks the journal done            |
+| open               | no, or its own      | answers what is not in the journal, then writes them anew          |
 | done               | yes                 | nothing: the job is done                                           |
+| done, with records | no                  | writes them again                                                  |
+| done               | no                  | begins again: whoever removed them wants them anew                 |
 
-Any other answers file is foreign and is refused before any work. A done journal whose answers were removed is
-void: the job begins again. `overwrite` throws away what is there, but not before `run` has a model to begin with.
+Any other answers file is foreign (`places.py`) and is refused before any work. `overwrite` throws away what is there,
+but not before there is a first answer to put in its place.
 
 A journal that is done keeps its records while some rows failed, so that `retry_failed` can answer them again: it is
-open then, beside answers that it knows for its own by their digest, and that are replaced at the end.
+open then, beside answers that it knows for its own, and that are replaced at the end. A row whose record was made from
+another line (the file was changed while it was read, and put back) is answered again, too.
 """
 
 from __future__ import annotations
@@ -32,12 +34,12 @@ from lengthwise.errors import EngineError, JobError, UsageError
 from lengthwise.jobs.answers import AnswerFormat, make_format
 from lengthwise.jobs.completed import CompletedFiles
 from lengthwise.jobs.fingerprint import fingerprint
-from lengthwise.jobs.flow import Flow, Taken, digest_of
+from lengthwise.jobs.flow import Flow, Taken
 from lengthwise.jobs.lines import Line
 from lengthwise.jobs.options import JobOptions
-from lengthwise.jobs.outputs import WrittenFile, check_output, publish, refuse_foreign, remove
+from lengthwise.jobs.outputs import WrittenFile, check_output
+from lengthwise.jobs.places import Digests, Places
 from lengthwise.jobs.sources import open_source
-from lengthwise.jobs.streams import sha256_of
 from lengthwise.journal import Journal
 from lengthwise.pipeline import SERVED, Pipeline
 from lengthwise.types import Completion, ErrorInfo
@@ -72,8 +74,11 @@ class Job:
         self._journal = journal
         self._flow = flow
         self._format = format_of(options, flow)
+        self._places = Places(self._format, options.answers, journal)
         self._completed: CompletedFiles | None = None
         self._model = ""
+        self._identity: dict[str, object] = {}  # all that determines the answers, once the model is known
+        self._num_stale = 0  # rows that are in the journal, and were read from another line
 
     @classmethod
     def open(cls, options: JobOptions) -> Self:
@@ -102,13 +107,20 @@ class Job:
         self._begin(pipeline.engine.model)
         if self._is_nothing_left:
             return self.finished_result()
-        num_resumed = len(self._journal) - (self._journal.num_failed if self.options.retry_failed else 0)
+        num_before = len(self._journal) - (self._journal.num_failed if self.options.retry_failed else 0)
         with self._completing(), self._telling_how_to_go_on():
             self._flow.run(pipeline, self)
-        if not self._is_all_there:
-            return self._result("interrupted", num_resumed)
-        self._finish()
-        return self._result("done", num_resumed)
+        is_done = self._is_all_there
+        if is_done:
+            self._finish()
+        num_resumed = num_before - self._num_stale
+        return JobResult(
+            "done" if is_done else "interrupted",
+            self.num_rows,
+            len(self._journal),
+            self._journal.num_failed,
+            num_resumed,
+        )
 
     def drain(self) -> None:
         """Start nothing new; `run` ends when what runs is finished."""
@@ -121,8 +133,8 @@ class Job:
     @property
     def is_complete(self) -> bool:
         """The answers are there, made by this very command: no model need be loaded to say so."""
-        outcome = self._journal.outcome
-        return self._is_nothing_left and outcome is not None and outcome["model"] == self.options.model
+        outcome, asked = self._journal.outcome, self.options.model
+        return self._is_nothing_left and outcome is not None and asked is not None and outcome["model"] == asked
 
     def check_model(self, identity: str) -> None:
         """Raise JobError if what is finished was answered by another model than `identity` (`Engine.model`)."""
@@ -163,39 +175,32 @@ class Job:
             return False
         return not (self.options.retry_failed and outcome["num_failed"])
 
-    @property
-    def _paths(self) -> list[Path]:
-        return self._format.paths(self.options.answers)
-
     def _settle_what_is_there(self) -> None:
-        """Refuse what belongs to something else; forget a done job whose answers are gone."""
+        """Recover what is finished, and refuse what belongs to something else."""
         if self.options.overwrite:
+            self._places.refuse_answers_of_others()
             return
-        if self._journal.is_done and not self.options.answers.exists():
-            self._journal.reset()
+        if self._journal.is_done and self._places.is_any_missing:
+            self._reopen()
         self._journal.check(self._parts)
-        if self._journal.header is None:
-            self._refuse_foreign(known={})
-        if self._journal.is_done:
-            self._check_unchanged()
+        if self._journal.has_records and not self._is_nothing_left:
+            self._journal.recover()
+        self._places.refuse_foreign()
+        if self._is_nothing_left and not self._flow.source.is_repeatable:
+            self._check_same_input()
+
+    def _reopen(self) -> None:
+        """Answers that are gone are written again where the journal still has them; else the job begins again."""
+        if self._journal.has_records:
+            self._journal.reopen()
+        else:
+            self._journal.forget()
 
     @property
     def _parts(self) -> dict[str, object]:
         source = self._flow.source
         input_sha256 = self._flow.sha256 if source.is_repeatable else None
         return fingerprint(self.options, input_sha256, source.format, self._format.name)
-
-    def _check_unchanged(self) -> None:
-        """Neither the answers nor an input that can't be read again may be others than the done job's."""
-        for path in self._paths:
-            found = sha256_of(path) if path.exists() else None
-            if found != self._known.get(path.name):
-                raise JobError(
-                    f"{path} was changed since this job was done; it is left alone. Use another -o, or make the "
-                    "answers again with --overwrite."
-                )
-        if self._is_nothing_left and not self._flow.source.is_repeatable:
-            self._check_same_input()
 
     def _check_same_input(self) -> None:
         assert self._journal.outcome is not None, "only a done job has its whole input"
@@ -208,58 +213,51 @@ class Job:
                 "throw those answers away."
             )
 
-    @property
-    def _known(self) -> dict[str, str]:
-        """Digests of the answers that this job has put into their places, by the files' names."""
-        return self._journal.outcome["files"] if self._journal.outcome is not None else {}
-
-    def _refuse_foreign(self, known: dict[str, str]) -> None:
-        for path in self._paths:
-            if path.exists() and (path.name not in known or sha256_of(path) != known[path.name]):
-                refuse_foreign(path)
-
     def _begin(self, model: str) -> None:
-        """Check the model, and recover what is finished."""
-        parts = {**self._parts, "model": model}
-        self._journal.check(parts)
-        if self._is_nothing_left:
-            return
+        """Check the model, and go on with what is finished."""
+        self._identity = {**self._parts, "model": model}
+        self._journal.check(self._identity)
         self._model = served_name(model)
-        if self.options.overwrite and self._journal.header is None:
-            remove(self._paths)
-        self._journal.resume(parts)
-        if self._is_all_recorded and not self._journal.is_done and self.options.retry_failed:
-            self._finish()  # first, so that the answers that are there are known
-        if self._is_unfinished and not self.options.as_completed:
-            self._refuse_completed()
-            self._refuse_foreign(self._known)
+        if self._journal.header is not None and not self._is_nothing_left:
+            self._journal.resume(self._identity)
 
-    def _refuse_completed(self) -> None:
-        """Answers that were given out as completed are this job's own, and in another order."""
-        path = self.options.answers
-        first = next(self._journal.in_turn(), None)
-        if first is not None and path.exists() and path.name not in self._known and _begins_with(path, first.answer):
-            raise JobError(
-                f"{path} has answers of this job as they were completed; go on with --as-completed, or move it away to "
-                "have all answers in the order of the prompts."
-            )
+    def _begin_anew(self) -> None:
+        """Throw away what is there, and begin the journal: not before there is something to put into it."""
+        if self.options.overwrite:
+            self._places.clear()
+        self._journal.resume(self._identity)
 
     # -- answering ---------------------------------------------------------------------------------------------
 
-    def is_left(self, index: int, line: Line) -> bool:
+    def is_left(self, index: int, line: Line, digest: str) -> bool:
         """Whether a row is to be answered. One that is finished must have been read from the same line."""
         if index not in self._journal:
+            self._check_has_row(index)
             return True
-        if not self._flow.source.is_repeatable and self._journal.read(index).digest != digest_of(line):
+        if self._journal.read(index).digest == digest:
+            return self.options.retry_failed and self._journal.has_failed(index)
+        if not self._flow.source.is_repeatable:
             raise JobError(
                 f"Line {line.number} of {self._flow.source.name} is another one than when this job began, and its "
                 "answer is there. Feed the same input again, use another -o, or --overwrite to throw the job away."
             )
-        return self.options.retry_failed and self._journal.has_failed(index)
+        self._num_stale += 1  # the file was changed while it was read then, and has been put back
+        return True
+
+    def _check_has_row(self, index: int) -> None:
+        """A job that was done once has as many rows as it had then."""
+        outcome = self._journal.outcome
+        if outcome is not None and index >= outcome["num_requests"]:
+            raise JobError(
+                f"{self._flow.source.name} has more than the {outcome['num_requests']:,} rows that "
+                f"{self.options.answers} was made from. Feed the same input again, or use another -o."
+            )
 
     def take(self, taken: Taken, completion: Completion) -> None:
         """Record a row's answer. A row that is no request stays what it is when failed ones are answered again."""
-        if isinstance(taken.row.content, ErrorInfo) and taken.index in self._journal:
+        if self._journal.header is None:
+            self._begin_anew()
+        elif isinstance(taken.row.content, ErrorInfo) and self._has_record_of(taken):
             return
         answer = self._format.encode(taken.row, completion, self._model)
         is_failed = completion.error is not None
@@ -267,19 +265,23 @@ class Job:
         if self._completed is not None:
             self._completed.write(answer, is_failed)
 
+    def _has_record_of(self, taken: Taken) -> bool:
+        return taken.index in self._journal and self._journal.read(taken.index).digest == taken.digest
+
     @contextmanager
     def _completing(self) -> Iterator[None]:
-        """While entered, answers go out as they are completed, if asked for."""
-        if not self.options.as_completed:
+        """While entered, answers go out as they are completed, if asked for; unless answers are there in another
+        order: those are replaced at the end."""
+        if not self.options.as_completed or not self._places.have_grown():
             yield
             return
         self._completed = CompletedFiles(self._format, self.options.answers)
         try:
-            self._completed.catch_up(self._journal.in_turn())
+            if self._journal.header is not None:
+                self._completed.catch_up(self._journal.in_turn())
             yield
         finally:
-            completed, self._completed = self._completed, None
-            completed.close()
+            self._completed.close()
 
     @contextmanager
     def _telling_how_to_go_on(self) -> Iterator[None]:
@@ -294,49 +296,38 @@ class Job:
     # -- after -------------------------------------------------------------------------------------------------
 
     @property
-    def _is_all_recorded(self) -> bool:
-        return len(self._journal) == self.num_rows
-
-    @property
-    def _is_unfinished(self) -> bool:
-        """Surely; of standard input nobody knows yet: `publish` looks once more at what is in the answers' place."""
-        return self.num_rows is not None and not self._is_all_recorded
-
-    @property
     def _is_all_there(self) -> bool:
         if not self._flow.is_over:
-            return self._is_all_recorded and not self.options.retry_failed
-        if not self._is_all_recorded:
+            return False
+        if len(self._journal) != self.num_rows:
             raise JobError(
                 f"{self._flow.source.name} ended after {self.num_rows} rows, and {len(self._journal)} were answered "
                 "before: it is another input. Feed the same one again, or use another -o."
             )
         return True
 
-    def _result(self, status: Status, num_resumed: int) -> JobResult:
-        return JobResult(status, self.num_rows, len(self._journal), self._journal.num_failed, num_resumed)
-
     def _finish(self) -> None:
         """Put the answers into their place and mark the journal done."""
-        files = self._digests_of_completed() if self.options.as_completed else self._assemble()
+        if self._journal.header is None:
+            self._begin_anew()
         outcome = {
             "model": self.options.model,
-            "files": files,
+            "files": self._files(),
             "input": self._flow.sha256,
             "num_requests": len(self._journal),
             "num_failed": self._journal.num_failed,
         }
+        self._places.tidy()
         self._journal.mark_done(outcome, keep_records=self._journal.num_failed > 0)
 
-    def _digests_of_completed(self) -> dict[str, str]:
-        return {path.name: sha256_of(path) for path in self._paths if path.exists()}
-
-    def _assemble(self) -> dict[str, str]:
-        written = self._write()
-        publish(written, known=self._known)
-        files = {one.path.name: one.sha256 for one in written}
-        remove([path for path in self._paths if path.name in self._known.keys() - files.keys()])
-        return files
+    def _files(self) -> Digests:
+        """The answers in their places: as they have grown, or assembled, also where a row has two lines by now."""
+        if self._completed is not None:
+            grown = self._places.digests(self._completed.finish())
+            if not self._journal.num_superseded:
+                return grown
+            self._places.know(grown)
+        return self._places.publish(self._write())
 
     def _write(self) -> list[WrittenFile]:
         sink = self._format.open(self.options.answers)
@@ -363,8 +354,3 @@ def format_of(options: JobOptions, flow: Flow) -> AnswerFormat:
 def served_name(model: str) -> str:
     """A model's identity (`Engine.model`) as response bodies give it: a server's model by the name it is served by."""
     return model.removeprefix(SERVED)
-
-
-def _begins_with(path: Path, line: bytes) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(line)) == line

@@ -8,44 +8,37 @@ from functools import partial
 from typing import IO, Any
 
 from lengthwise.errors import RequestError
-from lengthwise.jobs.formats import BOM
 
+BOM = b"\xef\xbb\xbf"
 MAX_LINE_BYTES = 16 * 2**20  # the longest contexts are some millions of tokens, at about 4 bytes
+START_BYTES = 64  # kept of a line that can't be read
 _SKIPPED_BYTES = 2**16  # held at once of what is passed over
 
 
 @dataclass(slots=True)  # frozen would be right, and take half a microsecond more
 class Line:
     """One line that is not blank, or one row of a Parquet file: its 1-based number, and its text, its fields, or why
-    it can't be read."""
+    it can't be read; then `start` is how it begins."""
 
     number: int
     content: str | Mapping[str, Any] | RequestError
+    start: bytes = b""
 
 
 def read_lines(file: IO[bytes]) -> Iterator[Line]:
     """The lines of a file; blank ones are passed over but counted.
 
-    A byte-order mark and carriage returns at line ends are dropped. A line that is no UTF-8, or too long, is an error
-    of its own. Only `\\n` ends a line: Unicode's other separators stand in prompts.
+    Byte-order marks at line starts (files may have been put together) and carriage returns at line ends are dropped. A
+    line that is no UTF-8, or too long, is an error of its own. Only `\\n` ends a line: Unicode's other separators stand
+    in prompts.
     """
     for number, raw in enumerate(iter(partial(file.readline, MAX_LINE_BYTES + 1), b""), start=1):
         if len(raw) > MAX_LINE_BYTES and not raw.endswith(b"\n"):
-            yield Line(number, _too_long(len(raw) + _skip_line(file)))
+            yield Line(number, _too_long(len(raw) + _skip_line(file)), raw[:START_BYTES])
             continue
-        content = (raw.removeprefix(BOM) if number == 1 else raw).rstrip(b"\r\n")
+        content = raw.removeprefix(BOM).rstrip(b"\r\n")
         if content and not content.isspace():
-            yield Line(number, _decoded(content))
-
-
-def first_line(file: IO[bytes]) -> tuple[bytes, bytes]:
-    """What was read up to the end of the first line that is not blank; and that line, empty if there is none."""
-    read = []
-    while raw := file.readline(MAX_LINE_BYTES + 1):
-        read.append(raw)
-        if raw.removeprefix(BOM).strip():
-            return b"".join(read), raw
-    return b"".join(read), b""
+            yield _decoded(number, content)
 
 
 def _skip_line(file: IO[bytes]) -> int:
@@ -63,8 +56,9 @@ def _too_long(num_bytes: int) -> RequestError:
     return RequestError("line_too_long", message)
 
 
-def _decoded(raw: bytes) -> str | RequestError:
+def _decoded(number: int, raw: bytes) -> Line:
     try:
-        return raw.decode()
+        return Line(number, raw.decode())
     except UnicodeDecodeError as error:
-        return RequestError("invalid_encoding", f"The line is not UTF-8: {error.reason} at its byte {error.start + 1}.")
+        message = f"The line is not UTF-8: {error.reason} at its byte {error.start + 1}."
+        return Line(number, RequestError("invalid_encoding", message), raw[:START_BYTES])

@@ -38,8 +38,9 @@ class JobOptions:
     chat_template: str | None = None
     """How messages become text, if the caller chose it, by a name or a digest of its text: part of what determines
     the answers."""
-    model: str = ""
-    """The model as it was asked for, in words, so that a finished job is recognised without loading it."""
+    model: str | None = ""
+    """The model as it was asked for, in words, so that a finished job is recognised without loading it. None: none was
+    named, so what answers has to be asked."""
     window: int = 4096
     """Requests that wait to be scheduled, for the pipeline: memory holds no more, and what is further down in the
     file is not seen yet. What that costs stands in docs/jobs.md."""

@@ -58,7 +58,7 @@ class PassingJob:
     def num_rows(self) -> int | None:
         return self._flow.num_rows
 
-    def is_left(self, index: int, line: Line) -> bool:
+    def is_left(self, index: int, line: Line, digest: str) -> bool:
         return True
 
     def take(self, taken: Taken, completion: Completion) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 
 from lengthwise.errors import RequestError
 from lengthwise.jobs.values import Fields, text, wrong
-from lengthwise.types import ROLES, Message
+from lengthwise.types import ROLES, Message, message_text
 
 PROMPT_FIELDS = ("prompt", "messages", "instruction")
+_ROLES = (*ROLES, "tool", "function")
 _PLAIN = {"role", "content"}
+_INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "audio", "refusal")
 
 
 def prompt_of(fields: Fields, prompt_field: str | None = None) -> str | tuple[Message, ...]:
@@ -49,11 +51,12 @@ def _input(fields: Fields) -> str:
 
 
 def messages_of(value: Any, name: str = "messages") -> tuple[Message, ...]:
-    """Chat messages, each a text. Raises RequestError for what can't be honoured: images, calls of tools."""
+    """Chat messages as they were given: images and calls of tools too, which it is for the engine to honour or to
+    refuse. What says nothing (`"refusal": null`) is left out. Raises RequestError for what is no chat."""
     if not isinstance(value, list) or not value:
         raise wrong(name, value, "a list of messages, at least one")
     messages = tuple(_message(message, f"{name}[{index}]") for index, message in enumerate(value))
-    if not any(message["content"].strip() for message in messages):
+    if not any(message_text(message).strip() or _has_more(message) for message in messages):
         raise RequestError("missing_prompt", "All messages are empty: there is nothing to answer.")
     return messages
 
@@ -61,27 +64,32 @@ def messages_of(value: Any, name: str = "messages") -> tuple[Message, ...]:
 def _message(message: Any, name: str) -> Message:
     if not isinstance(message, dict):
         raise wrong(name, message, "an object with role and content")
-    given = message if message.keys() == _PLAIN else _said_in(message)
-    unsupported = sorted(given.keys() - {"role", "content", "name"})
-    if unsupported:
-        raise RequestError("unsupported_parameter", f"{name} has {', '.join(unsupported)}, which can't be honoured.")
-    if message.get("role") not in ROLES:
-        raise wrong(f"{name}.role", message.get("role"), "system, developer, user or assistant")
-    if "name" in given:
-        text({f"{name}.name": given["name"]}, f"{name}.name")
-    return {**given, "content": _content(message.get("content"), f"{name}.content")}
+    if message.get("role") not in _ROLES:
+        raise wrong(f"{name}.role", message.get("role"), f"{', '.join(_ROLES[:-1])} or {_ROLES[-1]}")
+    if message.get("name") is not None:
+        text({f"{name}.name": message["name"]}, f"{name}.name")
+    content = message.get("content")
+    if isinstance(content, list):
+        for index, part in enumerate(content):
+            _check_part(part, f"{name}.content[{index}]")
+    elif content is not None or not _has_more(message):
+        text({f"{name}.content": content}, f"{name}.content")
+    return message if message.keys() == _PLAIN else _said_in(message)
+
+
+def _check_part(part: Any, name: str) -> None:
+    if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+        raise wrong(name, part, "an object with a type")
+    if part["type"] == "text":
+        text({f"{name}.text": part.get("text")}, f"{name}.text")
 
 
 def _said_in(message: dict[str, Any]) -> dict[str, Any]:
-    return {field: value for field, value in message.items() if value not in (None, [], {})}
+    return {field: value for field, value in message.items() if field == "content" or value not in (None, [], {})}
 
 
-def _content(content: Any, name: str) -> str:
-    """A text, or the API's list of parts, if all are texts."""
-    if not isinstance(content, list):
-        return text({name: content}, name)
-    for part in content:
-        if not isinstance(part, dict) or part.get("type") != "text":
-            kind = part.get("type") if isinstance(part, dict) else part
-            raise RequestError("unsupported_parameter", f"{name} has a part of type {kind!r}; only texts can be read.")
-    return "".join(text({f"{name}.text": part.get("text")}, f"{name}.text") for part in content)
+def _has_more(message: Message) -> bool:
+    """Whether it says more than a text: a call of a tool, an image."""
+    content = message.get("content")
+    has_parts = isinstance(content, list) and any(part["type"] != "text" for part in content)
+    return has_parts or any(message.get(field) for field in _INSTEAD_OF_CONTENT)

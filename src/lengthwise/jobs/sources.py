@@ -7,17 +7,18 @@ for line in source.lines():
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from lengthwise.errors import InputError, UsageError
 from lengthwise.jobs.formats import InputFormat, format_of_lines
-from lengthwise.jobs.lines import Line, first_line, read_lines
-from lengthwise.jobs.parquet import MAGIC, ParquetFile, is_parquet
+from lengthwise.jobs.lines import Line, read_lines
+from lengthwise.jobs.parquet import ParquetFile, is_parquet
 from lengthwise.jobs.streams import buffered, decompressed, open_file, standard_input
 
 STANDARD_INPUT = Path("-")
@@ -73,13 +74,13 @@ class LineFile:
         self.name = str(path)
         self._path = path
         self._digest = hashlib.sha256()
-        with open_file(path) as file:
-            self.format = format_of_lines(self.name, _start(self.name, decompressed(self.name, file))[1], asked)
+        with closing(self.lines()) as lines:
+            self.format = format_of_lines(self.name, lines, asked)
 
-    def lines(self) -> Iterator[Line]:
-        self._digest = hashlib.sha256()
+    def lines(self) -> Generator[Line, None, None]:
+        self._digest = digest = hashlib.sha256()
         with open_file(self._path) as file:
-            yield from _lines(self.name, buffered(b"", decompressed(self.name, file), self._digest))
+            yield from _lines(self.name, file, digest)
 
     @property
     def sha256(self) -> str:
@@ -87,43 +88,41 @@ class LineFile:
 
 
 class StandardInput:
-    """What is fed to the process: read once, nothing of it is held but the line that is at hand."""
+    """What is fed to the process: read once. Nothing of it is held but the line that is at hand, and before those are
+    asked for the first ones, by which its format is known."""
 
     is_repeatable = False
     name = "standard input"
 
     def __init__(self, asked: InputFormat) -> None:
         self._digest = hashlib.sha256()
-        content = decompressed(self.name, standard_input())
-        start, line = _start(self.name, content)
-        if asked == "parquet" or (asked == "auto" and start.startswith(MAGIC)):
+        if asked == "parquet":
             raise InputError(
                 "A Parquet file can't be read from standard input: its end says what is in it. Name the file."
             )
-        self.format = format_of_lines(self.name, line, asked)
-        self._content: IO[bytes] | None = buffered(start, content, self._digest)
+        self._lines = _lines(self.name, standard_input(), self._digest)
+        self._head: list[Line] = []
+        self.format = format_of_lines(self.name, self._looked_at(), asked)
 
     def lines(self) -> Iterator[Line]:
-        assert self._content is not None, "standard input can be read once only"
-        content, self._content = self._content, None
-        yield from _lines(self.name, content)
+        head, self._head = self._head, []
+        return chain(head, self._lines)
+
+    def _looked_at(self) -> Iterator[Line]:
+        for line in self._lines:
+            self._head.append(line)
+            yield line
 
     @property
     def sha256(self) -> str:
         return self._digest.hexdigest()
 
 
-def _start(name: str, content: IO[bytes]) -> tuple[bytes, bytes]:
-    try:
-        return first_line(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise _broken(name, 0, error) from error
-
-
-def _lines(name: str, content: IO[bytes]) -> Iterator[Line]:
+def _lines(name: str, file: IO[bytes], digest: Any) -> Iterator[Line]:
+    """The lines of a file's content, which `digest` sees. Raises InputError where it can't be read on."""
     number = 0
     try:
-        for line in read_lines(content):
+        for line in read_lines(buffered(b"", decompressed(name, file), digest)):
             number = line.number
             yield line
     except (OSError, EOFError, zlib.error) as error:
@@ -132,7 +131,6 @@ def _lines(name: str, content: IO[bytes]) -> Iterator[Line]:
 
 def _broken(name: str, number: int, error: Exception) -> InputError:
     before = f"after its line {number:,}" if number else "from its start"
-    if isinstance(error, (EOFError, gzip.BadGzipFile, zlib.error)):
-        told = "it is cut off" if isinstance(error, EOFError) else str(error)
-        return InputError(f"{name} is gzip and can't be unpacked {before}: {told}. Copy or compress it again.")
+    if isinstance(error, (EOFError, zlib.error)):
+        return InputError(f"{name} is gzip and can't be unpacked {before}: {error}. Copy or compress it again.")
     return InputError(f"{name} can't be read {before}: {error}.")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from lengthwise.errors import RequestError
+from lengthwise.errors import RequestError, shown
 from lengthwise.types import SamplingParams
 
 Fields = Mapping[str, Any]
@@ -16,12 +16,17 @@ _NUMBERS = ("temperature", "top_p", "repetition_penalty", "presence_penalty", "f
 _COUNTS = ("top_k", "seed")
 SAMPLING_FIELDS = frozenset({*_NUMBERS, *_COUNTS, "stop"})
 MAX_COUNT = 2**63 - 1  # what samplers and JSON readers elsewhere can hold
+MAX_LISTED = 3
 
 
 def wrong(name: str, value: Any, wanted: str) -> RequestError:
-    shown = repr(value)
-    shown = shown if len(shown) <= 60 else f"{shown[:60]}…"
-    return RequestError("invalid_request", f"{name} is {shown}; it must be {wanted}.")
+    return RequestError("invalid_request", f"{name} is {shown(value)}; it must be {wanted}.")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names for a message: the first ones, if they are many."""
+    known = sorted(names)
+    return ", ".join(map(shown, known[:MAX_LISTED])) + (", …" if len(known) > MAX_LISTED else "")
 
 
 def text(fields: Fields, name: str) -> str:
@@ -78,9 +83,21 @@ def sampling(fields: Fields, defaults: SamplingParams) -> SamplingParams:
     own |= {name: count(fields, name) for name in _COUNTS if name in fields}
     if "stop" in fields:
         own["stop"] = _stop(fields)
-    if (own.get("seed") or 0) < 0:
-        raise wrong("seed", own["seed"], f"from 0 to {MAX_COUNT}")
-    return _merged(defaults, tuple((name, value) for name, value in own.items() if value is not None))
+    given = {name: value for name, value in own.items() if value is not None}
+    return _merged(defaults, tuple(_translated(given).items()))
+
+
+def _translated(own: dict[str, Any]) -> dict[str, Any]:
+    """What servers and the API say otherwise than SamplingParams: seeds below 0, no `top_k`, the most likely token."""
+    if own.get("top_k") in (0, -1):
+        own["top_k"] = None
+    if own.get("top_p") == 0:
+        own |= {"top_p": 1.0, "temperature": 0.0}
+    if own.get("seed", 0) < -MAX_COUNT - 1:
+        raise wrong("seed", own["seed"], f"from {-MAX_COUNT - 1} to {MAX_COUNT}")
+    if own.get("seed", 0) < 0:
+        own["seed"] &= MAX_COUNT
+    return own
 
 
 @lru_cache(maxsize=1024)  # rows of one file mostly give the same ones, and each is checked when it is made

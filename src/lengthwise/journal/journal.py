@@ -3,8 +3,9 @@
 Line 1 is the header: format version, state (`open` or `done`) and fingerprint. Each further line is one finished
 request, `{"index": 7, "failed": false, "answer": {...}}`: its index in the input and its answer, one line of JSON that
 is kept byte for byte as it was given. `"digest"` stands before the answer where one was given. The last record of an
-index counts: a failed request may be answered again. `{"done": {...}}` says that the job was done when it was written;
-records that follow it are of a job that goes on.
+index counts: a request may be answered again. `{"publishing": {...}}` has the digests of files before they are put into
+their places. `{"done": {...}}` says that the job was done when it was written; records that follow it are of a job that
+goes on.
 
 **Safety.** An append is one write of one whole line, which is with the operating system when `append` returns: a
 killed process (`kill -9`) loses nothing that was appended. A thread flushes to the disk once a second, and closing
@@ -24,19 +25,20 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from lengthwise.errors import JobError
+from lengthwise.errors import JobError, shown
 from lengthwise.journal.files import Syncer, open_locked, sync_folder
 from lengthwise.journal.index import Index
 
 FORMAT = 2
 _MAGIC = b'{"lengthwise_journal"'
 _DONE = b'{"done": '
+_PUBLISHING = b'{"publishing": '
 _RECORD = re.compile(rb'\{"index": ([0-9]+), "failed": (true|false), (?:"digest": "([0-9a-f]+)", )?"answer": ')
 _TAIL_BYTES = 65536  # a done line is far shorter
 _READ_BYTES = 4096  # most records are shorter, and a longer read costs more than a second one for a few
@@ -86,7 +88,10 @@ class Journal:
         self._index: Index | None = None
         self._syncer: Syncer | None = None
         self.outcome: Mapping[str, Any] | None = None  # what the last `mark_done` was given
+        self.published: list[Mapping[str, str]] = []  # what `note_publishing` was given, each time
+        self.num_superseded = 0  # records whose request was answered again
         self.is_done = False
+        self.overwritten: Header | None = None  # of what is there and counts as empty, where it can be read
         self.header = self._read_header(is_overwritten)
         if self.header is not None:
             self._read_outcome(self.header)
@@ -107,20 +112,38 @@ class Journal:
 
     def resume(self, parts: Fingerprint) -> None:
         """Go on with the job that `parts` describes: recover what it finished, or begin it in an empty journal. One
-        that is done can go on if its records were kept.
-
-        Cuts a torn last line off the file. Raises JobError if the journal belongs to a job with other `parts`, and
-        if a line before the last is unreadable.
-        """
-        with self._writing():
-            self._index = Index(self.path.parent)
+        that is done can go on if its records were kept. Raises JobError if the journal belongs to a job with other
+        `parts`, and what `recover` raises."""
         if self.header is None:
+            self._make_index()
             self._begin(parts)
         else:
-            self._check_has_records(self.header)
             self.check(parts)
-            self._recover()
+            self.recover()
         self._syncer = Syncer(self._fd)
+
+    def recover(self) -> None:
+        """Find what is finished; the first call does that. Cuts a torn last line off the file, and raises JobError if
+        one before the last is unreadable, or if the records were not kept."""
+        assert self.header is not None, "only what was begun can be recovered"
+        if not self.has_records:
+            raise JobError(f"{self.path} says that this job is done; nothing is left to do.")
+        if self._index is None:
+            self._make_index()
+            self._recover()
+
+    @property
+    def has_records(self) -> bool:
+        """Whether records are kept; those of a job that is done may be gone."""
+        return self.header is not None and self.header.state == "open"
+
+    def reopen(self) -> None:
+        """The job goes on though it was done."""
+        self.is_done = False
+
+    def forget(self) -> None:
+        """What is there counts as empty; it stays on disk until `resume` begins anew."""
+        self.header, self.outcome, self.is_done = None, None, False
 
     def check(self, parts: Fingerprint) -> None:
         """Raise JobError, naming each difference, if the journal's job differs in any of `parts`."""
@@ -135,16 +158,17 @@ class Journal:
 
     def append(self, index: int, answer: bytes, is_failed: bool, digest: str | None = None) -> None:
         """Record that request `index` is finished: `answer` is one line of JSON with its line break, `digest` is
-        hexadecimal. Safe from a killed process when this returns. A request that failed may be finished again."""
+        hexadecimal. Safe from a killed process when this returns. A request that failed may be finished
+        again, and so may one of another `digest`."""
         assert self._index is not None, "resume comes before append"
         assert self._syncer is not None, "resume comes before append"
-        assert index not in self._index or self._index.has_failed(index), f"request {index} finished twice"
+        assert self._is_open(index, digest), f"request {index} finished twice"
         self._syncer.raise_error(self.path)
         beside = "" if digest is None else f'"digest": "{digest}", '
         head = f'{{"index": {index}, "failed": {"true" if is_failed else "false"}, {beside}"answer": '
         try:
             offset = self._write(b"%b%b}\n" % (head.encode(), answer[:-1]))
-            self._index.note(index, offset, is_failed)
+            self._note(index, offset, is_failed)
         except OSError as error:
             raise self._unwritable(error) from error
         self._syncer.is_dirty = True
@@ -161,13 +185,10 @@ class Journal:
         return map(self._read_at, self._index.offsets(len(self)))
 
     def in_turn(self) -> Iterator[Record]:
-        """The last record of every request, as they were appended."""
-        assert self._index is not None, "resume comes before in_turn"
-        for number, offset, line in self._lines():
-            if number > 1 and not line.startswith(_DONE):
-                record = _parse_record(line)
-                if self._index.offset(record.index) == offset:
-                    yield record
+        """Every record, as they were appended, those that are superseded too."""
+        for number, _, line in self._lines():
+            if number > 1 and not line.startswith((_DONE, _PUBLISHING)):
+                yield _parse_record(line)
 
     def has_failed(self, index: int) -> bool:
         """Request `index` is finished, and without an answer."""
@@ -183,6 +204,15 @@ class Journal:
     @property
     def num_failed(self) -> int:
         return 0 if self._index is None else self._index.num_failed
+
+    def note_publishing(self, files: Mapping[str, str]) -> None:
+        """Remember, down to the disk, the digests of files that are to be put into their places now: whatever happens
+        then, they are known for this job's own."""
+        if files not in self.published:
+            with self._writing():
+                self._write(_line({"publishing": files}))
+                os.fsync(self._fd)
+            self.published.append(files)
 
     def mark_done(self, outcome: Mapping[str, Any], keep_records: bool = False) -> None:
         """Say that the job is done. The journal is replaced, in one step, by a header that says so; with `keep_records`
@@ -200,7 +230,8 @@ class Journal:
         """Throw the journal's content away."""
         with self._writing():
             os.ftruncate(self._fd, 0)
-        self._size, self.header, self.outcome, self.is_done = 0, None, None, False
+        self._size = 0
+        self.forget()
 
     def close(self) -> None:
         """Flush to the disk and give the lock back; may be called twice. An empty journal is removed.
@@ -236,11 +267,19 @@ class Journal:
                 f"{self.path} is no journal of lengthwise; it is left alone. Move it away or use another -o."
             )
         if is_overwritten:
+            self._look_at_overwritten(first)
             return None
         if first.endswith(b"\n"):
             return _parse_header(first, self.path)
         self.reset()
         return None
+
+    def _look_at_overwritten(self, first: bytes) -> None:
+        with suppress(JobError):
+            header = _parse_header(first, self.path)
+            self._read_outcome(header)
+            self.overwritten = replace(header, outcome=self.outcome or {})
+        self.forget()
 
     def _read_outcome(self, header: Header) -> None:
         """Whether the job is done: the header says so, or the last line, which is looked for from the end."""
@@ -250,11 +289,20 @@ class Journal:
         tail = os.pread(self._fd, _TAIL_BYTES, max(0, self._size - _TAIL_BYTES))
         last = tail[tail.rfind(b"\n", 0, -1) + 1 :]
         if last.startswith(_DONE) and last.endswith(b"\n"):
-            self.outcome, self.is_done = _parse_done(last), True
+            with suppress(ValueError):  # `recover` names the line
+                self.outcome, self.is_done = _parsed(last, "done"), True
 
-    def _check_has_records(self, header: Header) -> None:
-        if header.state == "done":
-            raise JobError(f"{self.path} says that this job is done; nothing is left to do.")
+    def _is_open(self, index: int, digest: str | None) -> bool:
+        return index not in self or self.has_failed(index) or self.read(index).digest != digest
+
+    def _make_index(self) -> None:
+        with self._writing():
+            self._index = Index(self.path.parent)
+
+    def _note(self, index: int, offset: int, is_failed: bool) -> None:
+        assert self._index is not None, "resume makes it"
+        self.num_superseded += index in self._index
+        self._index.note(index, offset, is_failed)
 
     def _begin(self, parts: Fingerprint) -> None:
         self.reset()
@@ -275,10 +323,12 @@ class Journal:
                 self._recover_line(number, offset, line)
 
     def _recover_line(self, number: int, offset: int, line: bytes) -> None:
-        assert self._index is not None, "resume makes it"
         try:
             if line.startswith(_DONE):
-                self.outcome = _parse_done(line)
+                self.outcome = _parsed(line, "done")
+                return
+            if line.startswith(_PUBLISHING):
+                self.published.append(_parsed(line, "publishing"))
                 return
             record = _parse_record(line)
             json.loads(record.answer)
@@ -288,7 +338,7 @@ class Journal:
                 "that line to have its request answered again, or start over with --overwrite."
             ) from error
         with self._writing():
-            self._index.note(record.index, offset, record.is_failed)
+            self._note(record.index, offset, record.is_failed)
 
     def _lines(self) -> Iterator[tuple[int, int, bytes]]:
         """Number (from 1), offset and bytes of each line."""
@@ -317,7 +367,7 @@ class Journal:
         return offset
 
     def _replace(self, header: Header) -> None:
-        new = self.path.with_name(self.path.name + ".tmp")
+        new = replacement_of(self.path)
         try:
             with self._writing():
                 with new.open("wb") as file:
@@ -327,7 +377,8 @@ class Journal:
                 os.replace(new, self.path)
                 sync_folder(self.path.parent)
         finally:
-            new.unlink(missing_ok=True)
+            with suppress(OSError):  # it would hide what went wrong before
+                new.unlink(missing_ok=True)
         self.header = header
 
     @contextmanager
@@ -343,6 +394,11 @@ class Journal:
             f"{self.path} can't be written ({error.strerror}). {len(self)} finished requests are safe; "
             "make room and run the same command again."
         )
+
+
+def replacement_of(path: Path) -> Path:
+    """Where the journal at `path` is written anew when its job is done."""
+    return path.with_name(path.name + ".tmp")
 
 
 # -- lines -----------------------------------------------------------------------------------------------------
@@ -361,17 +417,11 @@ def _difference(name: str, theirs: Any, ours: Any) -> str:
     """Hashes say nothing to people."""
     if _is_hash(theirs) and _is_hash(ours):
         return f"{name} was changed, or is another one"
-    return f"{name} was {_shown(theirs)} and is {_shown(ours)} now"
+    return f"{name} was {shown(theirs)} and is {shown(ours)} now"
 
 
 def _is_hash(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
-
-
-def _shown(value: Any) -> str:
-    """A value in a message: long ones by their beginning."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:16]}…"
 
 
 def _parse_header(line: bytes, path: Path) -> Header:
@@ -388,11 +438,11 @@ def _parse_header(line: bytes, path: Path) -> Header:
     )
 
 
-def _parse_done(line: bytes) -> Mapping[str, Any]:
-    outcome = json.loads(line)["done"]
-    if not isinstance(outcome, dict):
-        raise ValueError(f"done is {outcome!r}")
-    return outcome
+def _parsed(line: bytes, name: str) -> Mapping[str, Any]:
+    content = json.loads(line)[name]
+    if not isinstance(content, dict):
+        raise ValueError(f"{name} is {content!r}")
+    return content
 
 
 def _parse_record(line: bytes) -> Record:

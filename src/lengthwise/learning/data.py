@@ -84,4 +84,6 @@ def read_data(source: str | Path, mirror: Path | None = None, limit: int | None 
     if known is not None and not known.has_prompts:
         raise InputError(f"{source} is a trace without prompts: nothing to learn lengths from, or to score on.")
     path = Path(source) if known is None else data_fetch.get(str(source), mirror)
+    if known is None and not path.exists():
+        raise InputError(f"{source} is neither a file nor a public set; `lengthwise data list` shows the sets.")
     return replace(data_rows.read_file(path), name=str(source)).within(limit)

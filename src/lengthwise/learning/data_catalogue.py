@@ -159,12 +159,15 @@ CATALOGUE: dict[str, Dataset] = {
         Part("alpaca-vicuna/train.jsonl", "b39554c759645eb187b631d352cb0d4e85844dc64884c091d594a119697f8738"),
     ),
     "alpaca-vicuna/eval-1000": _alpaca(
-        "the same, the first 1,000 rows of the validation file: what the paper's repository is scored on",
+        "Alpaca prompts with Vicuna-7B's lengths, the first 1,000 rows of the validation file: what the paper's "
+        "repository is scored on",
         _VALIDATION,
         1_000,
         Part("alpaca-vicuna/eval-1000.jsonl", "84b533ce23a4f8d1f949b85130738a552f33062daa6da6a36ac458fdd7b68a1f"),
     ),
-    "alpaca-vicuna/validation": _alpaca("the same, the whole validation file", _VALIDATION, 10_000),
+    "alpaca-vicuna/validation": _alpaca(
+        "Alpaca prompts with Vicuna-7B's lengths, the whole validation file", _VALIDATION, 10_000
+    ),
     **{f"alpaca-eval/{model}": _alpaca_eval(model, sha256) for model, sha256 in _EVAL_SHA256.items()},
     "traces/azure-2023-conversation": _trace(
         "arrivals, input and output tokens of a production service, chats",
@@ -177,7 +180,7 @@ CATALOGUE: dict[str, Dataset] = {
         ),
     ),
     "traces/azure-2023-code": _trace(
-        "the same, code",
+        "arrivals, input and output tokens of a production service, code",
         "CC BY 4.0",
         8_819,
         Part(

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from lengthwise.engines.transformers.probe_store import cache_dir
 from lengthwise.errors import InputError, UsageError, first_line
 from lengthwise.learning.data_catalogue import CATALOGUE, Part, Recipe, Row
+
+log = logging.getLogger("lengthwise")
 
 MIRROR_VARIABLE = "LENGTHWISE_DATA_MIRROR"
 
@@ -30,6 +34,17 @@ def get(name: str, mirror: Path | None = None) -> Path:
     return paths[0] if recipe.join is None else _write(_folder() / f"{name}.jsonl", recipe.join(paths))
 
 
+def home_of(name: str, mirror: Path | None = None) -> str:
+    """Where `get` would take a set from: `mirror`, `public` (its home, or the cache), or `none`. Raises UsageError on a
+    missing mirror."""
+    folder = _mirror(mirror)
+    try:
+        recipe = _recipe(name, folder)
+    except InputError:
+        return "none"
+    return "mirror" if folder is not None and _is_in(folder, recipe) else "public"
+
+
 def _mirror(mirror: Path | None) -> Path | None:
     found = mirror or (Path(os.environ[MIRROR_VARIABLE]) if os.environ.get(MIRROR_VARIABLE) else None)
     if found is not None and not found.is_dir():
@@ -42,13 +57,17 @@ def _recipe(name: str, mirror: Path | None) -> Recipe:
     recipes = CATALOGUE[name].recipes
     if mirror is not None:
         for recipe in recipes:
-            if all((mirror / part.place).is_file() for part in recipe.parts):
+            if _is_in(mirror, recipe):
                 return recipe
     for recipe in recipes:
         if recipe.is_public:
             return recipe
     place = recipes[0].parts[0].place
     raise InputError(f"{name} has no public file; give a --mirror folder that holds {place}.")
+
+
+def _is_in(mirror: Path, recipe: Recipe) -> bool:
+    return all((mirror / part.place).is_file() for part in recipe.parts)
 
 
 def _part(part: Part, mirror: Path | None) -> Path:
@@ -68,14 +87,19 @@ def _check(path: Path, wanted: str) -> None:
 def _fetched(part: Part) -> Path:
     """The part in the cache, fetched where it is not there or damaged."""
     import pooch
+    import requests
 
+    pooch.get_logger().setLevel("WARNING")  # it would write to stderr on its own
     target = _folder() / "parts" / part.place
+    if not target.is_file():
+        log.info("Fetching %s", part.url)
     try:
         return Path(pooch.retrieve(part.url, f"sha256:{part.sha256}", target.name, target.parent))
     except (OSError, ValueError) as error:  # requests' errors are OSErrors, a wrong hash is a ValueError
+        is_offline = isinstance(error, requests.ConnectionError)
+        why = f"{urlsplit(part.url or '').netloc} can't be reached" if is_offline else first_line(error)
         raise InputError(
-            f"{part.url} can't be fetched ({first_line(error)}). Try again, or give a --mirror folder that holds "
-            f"{part.place}."
+            f"{part.url} can't be fetched ({why}). Try again, or give a --mirror folder that holds {part.place}."
         ) from error
 
 

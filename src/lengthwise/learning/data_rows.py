@@ -72,7 +72,7 @@ def _json_rows(path: Path) -> Iterator[tuple[str, int, Fields]]:
                 if line.strip():
                     yield f"line {number}", number, _parsed(path, number, line)
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} can't be read as JSON lines ({first_line(error)}); nothing was learned.") from error
+        raise InputError(f"{path} can't be read as JSON lines ({first_line(error)}).") from error
 
 
 def _parsed(path: Path, number: int, line: str) -> Fields:
@@ -95,7 +95,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, int, Fields]]:
             for number, fields in enumerate(rows, start=1):
                 yield f"row {number}", number, {name: value for name, value in fields.items() if value is not None}
     except (OSError, pyarrow.ArrowException) as error:
-        raise InputError(f"{path} can't be read as Parquet ({first_line(error)}); nothing was learned.") from error
+        raise InputError(f"{path} can't be read as Parquet ({first_line(error)}).") from error
 
 
 def _table(examples: list[_Example]) -> LengthData:
@@ -141,8 +141,13 @@ def _request(fields: Fields, default_id: str) -> Request:
 
 def _prompt(fields: Fields) -> str | tuple[Any, ...]:
     given = [name for name in _PROMPTS if fields.get(name) is not None]
+    if not given:
+        raise _RowError(
+            f"it has none of {', '.join(_PROMPTS)}; where prompts stand in another file, `lengthwise import FILE "
+            "--prompts PROMPTS` joins the two."
+        )
     if len(given) != 1:
-        raise _RowError(f"it has {' and '.join(given) or 'none'} of {', '.join(_PROMPTS)}; exactly one is wanted.")
+        raise _RowError(f"it has {' and '.join(given)}; exactly one of {', '.join(_PROMPTS)} is wanted.")
     value = fields[given[0]]
     if given == ["messages"] and isinstance(value, list):
         return tuple(value)

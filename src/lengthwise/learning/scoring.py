@@ -207,6 +207,17 @@ def _is_above(scored: Scored, share: int, rows: NDArray[np.intp]) -> NDArray[np.
     return np.asarray(scored.labels[rows] > scored.edges[share][1, rows])
 
 
+def _where_known(metric: Metric) -> Metric:
+    """Of the prompts that a distribution was given for: "nothing is known" has no interval that could hold. NaN where
+    there is none."""
+
+    def known(scored: Scored, rows: NDArray[np.intp]) -> float:
+        left = rows[scored.has_number[rows]]
+        return metric(scored, left) if len(left) else math.nan
+
+    return known
+
+
 def _below_90(scored: Scored, rows: NDArray[np.intp]) -> float:
     return float(np.mean(_is_below(scored, 90, rows)))
 
@@ -225,11 +236,11 @@ _POINT_METRICS: dict[str, Metric] = {
 }
 _METRICS: dict[str, Metric] = {
     **_POINT_METRICS,
-    "pinball": _pinball,
-    **{f"coverage_{share}": _coverage(share) for share in COVERAGES},
-    **{f"width_{share}": _width(share) for share in COVERAGES},
-    "below_90": _below_90,
-    "above_90": _above_90,
+    "pinball": _where_known(_pinball),
+    **{f"coverage_{share}": _where_known(_coverage(share)) for share in COVERAGES},
+    **{f"width_{share}": _where_known(_width(share)) for share in COVERAGES},
+    "below_90": _where_known(_below_90),
+    "above_90": _where_known(_above_90),
 }
 
 

@@ -65,14 +65,15 @@ def prompt_groups(requests: Sequence[Request]) -> Indices:
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    texts, which = np.unique(np.array([_normalised(request.text) for request in requests], object), return_inverse=True)
+    texts, which = np.unique(np.array([normalised(request.text) for request in requests], object), return_inverse=True)
     left, right = _near_pairs(_shingles(texts.tolist()))
     links = coo_matrix((np.ones(len(left), bool), (left, right)), shape=(len(texts), len(texts)))
     _, component = connected_components(links, directed=False)
     return np.asarray(component[which], np.intp)
 
 
-def _normalised(text: str) -> str:
+def normalised(text: str) -> str:
+    """A prompt without case, punctuation and white space at will: what two that differ in those only have in common."""
     return " ".join(_find_words(text.lower())) or text.strip()
 
 

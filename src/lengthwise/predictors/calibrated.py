@@ -10,24 +10,24 @@ model that writes longer or shorter throughout. What comes out is one survival f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from lengthwise.errors import PredictorError
-from lengthwise.estimates import GRID, POINTS_PER_OCTAVE, Floats, LengthEstimates
+from lengthwise.estimates import GRID, MAX_TOKENS, POINTS_PER_OCTAVE, Floats, LengthEstimates
 from lengthwise.predictors import folder as files
 from lengthwise.predictors.residuals import Doubles
-from lengthwise.predictors.survival import checked_lengths, kaplan_meier
+from lengthwise.predictors.survival import checked_lengths, kaplan_meier, kaplan_meier_median
 from lengthwise.protocols import LengthPredictor
 from lengthwise.types import Completion, Request
 
 KIND = "calibrated"
 INNER = "inner"
-MIN_ANSWERS = 20  # fewer say nothing of the outer tenths
+MIN_ANSWERS = 20  # that were not cut; fewer say nothing of the outer tenths
 MAX_LEVELS = 1001
 
 # A curve says nothing of lengths that it calls impossible: all have the rank 0 or 1. So it is mixed with a little of
@@ -41,13 +41,22 @@ class CalibratedPredictor:
     1) are worth `true` (k)."""
 
     def __init__(
-        self, inner: LengthPredictor, octaves: float, stated: Floats, true: Floats, model: str | None = None
+        self,
+        inner: LengthPredictor,
+        octaves: float,
+        stated: Floats,
+        true: Floats,
+        model: str | None = None,
+        card: Mapping[str, Any] | None = None,
     ) -> None:
+        """`card` holds what it was calibrated by (`num_answers`, `num_cut` of them, and `length_factor`: what that did
+        to the median of a prompt), saved beside the levels; nothing is read from it."""
         self.inner = inner
         self.octaves = octaves
         self.stated = stated
         self.true = true
         self.model = model
+        self.card = dict(card or {})
 
     @classmethod
     def fit(
@@ -62,19 +71,26 @@ class CalibratedPredictor:
         """Correct `inner` by answers that it did not learn from (lengths in tokens; censored: "at least this").
 
         `model` is the identity of the model that answered; None: that of `inner`. Raises ValueError on lengths that
-        can't be, PredictorError on fewer than 20 answers, or where `inner` knows no distribution to correct.
+        can't be, PredictorError on fewer than 20 answers that were not cut, or where `inner` knows no distribution to
+        correct.
         """
         tokens, censored = checked_lengths(lengths, is_censored)
         if len(tokens) != len(requests):
             raise ValueError(f"There are {len(requests)} requests and {len(tokens)} lengths; each needs its own.")
-        if len(tokens) < MIN_ANSWERS:
-            raise PredictorError(f"{len(tokens)} answers can't calibrate a predictor; {MIN_ANSWERS} are needed.")
+        _check_evidence(len(tokens), int(censored.sum()))
         estimates = inner.predict(requests)
         if not np.isfinite(estimates.median).all() or np.isfinite(estimates.limit).any():
             raise PredictorError("This predictor gives no distribution that could be calibrated; train one first.")
-        octaves = float(np.median(np.log2(tokens / estimates.median)))
+        octaves = _middle(np.log2(tokens / estimates.median), censored)
         stated, true = _levels(_opened(_scaled(estimates, octaves)), tokens, censored)
-        return cls(inner, octaves, stated, true, model or inner.model)
+        fitted = cls(inner, octaves, stated, true, model or inner.model)
+        factors = np.minimum(fitted.predict(requests).median, MAX_TOKENS) / estimates.median
+        fitted.card = {
+            "num_answers": len(tokens),
+            "num_cut": int(censored.sum()),
+            "length_factor": round(float(np.median(factors)), 3),
+        }
+        return fitted
 
     def predict(self, requests: Sequence[Request]) -> LengthEstimates:
         """Rows of which `inner` knows nothing stay so."""
@@ -99,7 +115,7 @@ class CalibratedPredictor:
         (target / files.HEADER).unlink(missing_ok=True)
         save_inner(target / INNER)
         files.write_arrays(target, {"stated": self.stated, "true": self.true})
-        files.write_header(target, KIND, {"model": self.model, "octaves": self.octaves})
+        files.write_header(target, KIND, {"model": self.model, "octaves": self.octaves, "card": self.card})
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -116,7 +132,25 @@ class CalibratedPredictor:
         inner: Any = source / INNER
         if files.read_header(inner).get("kind") == KIND:
             raise PredictorError(f"{source} calibrates what is calibrated already. Calibrate the inner one again.")
-        return cls(load_folder(inner), octaves, stated, true, files.field(source, header, "model", str | None))
+        model = files.field(source, header, "model", str | None)
+        card = files.field(source, {"card": {}, **header}, "card", dict)  # older folders have none
+        return cls(load_folder(inner), octaves, stated, true, model, card)
+
+
+def _check_evidence(num_answers: int, num_cut: int) -> None:
+    if num_answers - num_cut < MIN_ANSWERS:
+        cut = f", {num_cut} of them cut (known to be at least so long)," if num_cut else ""
+        raise PredictorError(
+            f"{num_answers} answers{cut} can't calibrate a predictor; {MIN_ANSWERS} that were not cut are needed. Give "
+            f"more{', or such that had a higher limit' if num_cut else ''}."
+        )
+
+
+def _middle(octaves: Doubles, is_censored: NDArray[np.bool_]) -> float:
+    """The median of what answers are longer than their estimate. Where most answers were cut it is not known but from
+    below, and nothing becomes shorter: past the cut the inner curves go on as they were."""
+    middle = kaplan_meier_median(octaves, is_censored)
+    return middle if np.isfinite(middle) else max(0.0, float(octaves[~is_censored].max()))
 
 
 def _scaled(estimates: LengthEstimates, octaves: float) -> LengthEstimates:

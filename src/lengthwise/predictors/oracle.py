@@ -31,9 +31,9 @@ class OraclePredictor:
     def from_file(cls, path: str | Path) -> Self:
         """Read JSON lines with `id` and `length`, or `id` and `usage.completion_tokens`: the answers of a former run.
 
-        A line whose `finish_reason` is `length` was cut: its answer is at least that long. Lines of failed requests
-        (`finish_reason` `error`) say nothing; the last line of an id counts. Raises PredictorError, with the line,
-        on a file that can't be read.
+        A line whose `finish_reason` is `length` was cut: its answer is at least that long, and within a higher limit
+        that limit stands for it, of which a warning tells. Lines of failed requests (`finish_reason` `error`) say
+        nothing; the last line of an id counts. Raises PredictorError, with the line, on a file that can't be read.
         """
         lengths: dict[str, float] = {}
         censored: set[str] = set()
@@ -42,6 +42,14 @@ class OraclePredictor:
             (censored.add if is_cut else censored.discard)(line_id)
         if not lengths:
             raise PredictorError(f"{path} holds no lengths; the oracle needs lines with `id` and `length`.")
+        if censored:
+            log.warning(
+                "%s: %d of its %d answers were cut, known only to be at least so long: under a higher limit, that "
+                "limit is taken for their length.",
+                path,
+                len(censored),
+                len(lengths),
+            )
         return cls(lengths, frozenset(censored))
 
     def predict(self, requests: Sequence[Request]) -> LengthEstimates:
@@ -83,6 +91,10 @@ def _parsed(place: str, line: str) -> tuple[str, float, bool] | None:
 def _length(place: str, row: Mapping[str, Any]) -> float:
     usage = row.get("usage")
     length = row["length"] if "length" in row else usage.get("completion_tokens") if isinstance(usage, dict) else None
+    if length is None:
+        raise PredictorError(
+            f"{place} has no length, neither `length` nor `usage.completion_tokens`; give the answers of a former run."
+        )
     if isinstance(length, bool) or not isinstance(length, int | float) or not 1 <= length < float("inf"):
         raise PredictorError(f"{place} has the length {length!r}; a number of tokens, 1 or more, was expected.")
     return float(length)

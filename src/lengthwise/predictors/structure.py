@@ -9,7 +9,7 @@ import numpy as np
 
 from lengthwise.estimates import Floats
 from lengthwise.predictors.terms import clip, prompt_text
-from lengthwise.types import Request
+from lengthwise.types import Request, message_text
 
 NAMES = (
     "first_line_characters",
@@ -80,7 +80,7 @@ def _chat_row(request: Request) -> list[float]:
     about_fields = [len(tools) if isinstance(tools, list) else 0, bool(fields.get("response_format"))]
     if isinstance(request.prompt, str):
         return [0, 0, 0, *about_fields]
-    sizes = [(message.get("role"), len(str(message.get("content") or ""))) for message in request.prompt]
+    sizes = [(message.get("role"), len(message_text(message))) for message in request.prompt]
     system = sum(size for role, size in sizes if role in ("system", "developer"))
     history = sum(size for _, size in sizes[:-1]) - (system if sizes and sizes[-1][0] != "system" else 0)
     return [len(sizes), system, max(history, 0), *about_fields]

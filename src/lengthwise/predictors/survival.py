@@ -27,6 +27,18 @@ def kaplan_meier(values: ArrayLike, is_censored: ArrayLike, at: NDArray[np.float
     return np.asarray(known * np.exp(np.minimum(0.0, largest - at)), dtype=np.float64)
 
 
+def kaplan_meier_median(values: ArrayLike, is_censored: ArrayLike) -> float:
+    """The median of n ≥ 1 samples, some of them "more than this"; inf where more than half lie beyond all that was
+    seen to end. Without censored ones it is the ordinary median."""
+    from scipy.stats import CensoredData, ecdf
+
+    survival = ecdf(CensoredData.right_censored(np.asarray(values, np.float64), np.asarray(is_censored, bool))).sf
+    chances = np.append(np.round(survival.probabilities, 9), 0)  # rounded, as a half is no half of thirds
+    points = np.append(survival.quantiles, np.inf)
+    first, last = points[(chances <= 0.5).argmax()], points[(chances < 0.5).argmax()]
+    return float((first + last) / 2)
+
+
 def length_curve(lengths: ArrayLike, is_censored: ArrayLike) -> Floats:
     """P(length > n) on the grid (float32, len(GRID)), from lengths in tokens; a censored one is "more than this"."""
     return kaplan_meier(np.log(np.asarray(lengths, np.float64)), is_censored, LOG_GRID).astype(np.float32)

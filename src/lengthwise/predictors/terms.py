@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from lengthwise.types import Request
+from lengthwise.types import Request, message_text
 
 # Words, and punctuation marks one by one.
 _find_words = re.compile(r"\w+|[^\w\s]").findall
@@ -24,7 +24,7 @@ def prompt_text(request: Request) -> str:
     """A prompt as one text, the message that is to be answered first: chats open with their system prompt instead."""
     if isinstance(request.prompt, str):
         return request.prompt
-    return "\n".join(str(message.get("content") or "") for message in reversed(request.prompt))
+    return "\n".join(map(message_text, reversed(request.prompt)))
 
 
 def clip(text: str) -> str:

@@ -134,8 +134,9 @@ def _folds(which: NDArray[np.intp], seed: int, config: TextConfig) -> Folds:
     num_different = int(which.max(initial=-1)) + 1
     if len(which) < MIN_EXAMPLES or num_different < config.num_folds:
         raise PredictorError(
-            f"There are {len(which)} answers to {num_different} different prompts; a text predictor needs "
-            f"{MIN_EXAMPLES} to {config.num_folds}. Collect more, or use the constant predictor."
+            f"There are {len(which)} answers to {num_different} different prompts; a text predictor needs at least "
+            f"{MIN_EXAMPLES} answers, and {config.num_folds} different prompts. Collect more, or use the constant "
+            "predictor."
         )
     splitter = GroupKFold(config.num_folds, shuffle=True, random_state=seed)
     return list(splitter.split(which, groups=which))

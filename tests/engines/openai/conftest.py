@@ -14,7 +14,13 @@ from lengthwise.engines.openai.engine import OpenAIEngine
 from lengthwise.engines.openai.retry import RetryPolicy
 from lengthwise.engines.openai.thread import LoopThread
 
-QUICK = {"first_delay_s": 0.01, "longest_delay_s": 0.1, "patience_s": 3.0, "budget_per_s": 100.0}
+QUICK = {
+    "first_delay_s": 0.01,
+    "longest_delay_s": 0.1,
+    "shortest_rest_s": 0.01,
+    "patience_s": 3.0,
+    "budget_per_s": 100.0,
+}
 
 OpenEngine = Callable[..., OpenAIEngine]
 

@@ -127,10 +127,17 @@ class ScriptedServer:
         self._thread.join()
         self._loop.close()
 
-    async def _end(self) -> None:
-        self._server.close()
+    def cut_all(self) -> None:
+        """End all connections at once, and go on."""
+        asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result()
+
+    async def _cut(self) -> None:
         for writer in self._connections:
             writer.transport.abort()
+
+    async def _end(self) -> None:
+        self._server.close()
+        await self._cut()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()

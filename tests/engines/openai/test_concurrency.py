@@ -24,7 +24,7 @@ def simulate(
     while len(values) < num:
         while len(ends) < limit.value:
             if refuses_above is not None and len(ends) >= refuses_above:
-                limit.overloaded(now_s, now_s + 0.001)
+                limit.refused(now_s, now_s + 0.001)
                 break
             tokens = max(1, round(100 * rng.lognormvariate(0, 0.8)))
             slowness = max(1.0, (len(ends) + 1) / capacity(now_s))
@@ -51,7 +51,9 @@ def test_it_finds_what_a_server_can_do(capacity):
 
 def test_it_stays_low_where_more_gains_nothing():
     """A server that answers one after the other is not flooded, whatever chance says of its speed."""
-    assert max(max(simulate(FoundLimit(), lambda now_s: 1, 12_000, seed=seed)) for seed in range(8)) <= 32
+    values = [simulate(FoundLimit(), lambda now_s: 1, 12_000, seed=seed) for seed in range(8)]
+    assert max(max(one) for one in values) <= 64
+    assert max(middle(one) for one in values) <= 32
 
 
 def test_it_keeps_its_bounds():
@@ -60,19 +62,73 @@ def test_it_keeps_its_bounds():
     assert max(values) == 50
     limit = FoundLimit()
     for at in range(20):
-        limit.overloaded(at, at + 0.5)
+        limit.refused(at, at + 0.5)
+        limit.answered(100, 1, at + 0.6)
         assert limit.value >= 1
     assert limit.value == 1
 
 
 def test_overload_halves_once_for_all_that_were_sent_before():
-    """64 refusals at the same moment are one."""
+    """64 refusals at the same moment are one; so are those of a server that refuses everything for a while. The next
+    counts after an answer."""
     limit = FoundLimit(FoundLimitConfig(start=64))
     for _ in range(64):
-        limit.overloaded(sent_s=1.0, now_s=2.0)
+        limit.refused(sent_s=1.0, now_s=2.0)
     assert limit.value == 32
-    limit.overloaded(sent_s=2.5, now_s=3.0)
+    limit.refused(sent_s=2.5, now_s=3.0)
+    assert limit.value == 32
+    limit.answered(100, 32, 4.0)
+    limit.refused(sent_s=4.0, now_s=5.0)
     assert limit.value == 16
+
+
+def climb_s(num_refusals: int, to: int = 64) -> float:
+    """When the limit is `to`, after so many refusals at the beginning: answers take 10 s, the server takes anything."""
+    limit, now_s = FoundLimit(), 0.0
+    for _ in range(num_refusals):
+        limit.refused(now_s, now_s + 0.1)
+        limit.answered(100, limit.value, now_s + 1)
+        now_s += 2
+    while limit.value < to:
+        now_s += 10 / limit.value
+        limit.answered(100, limit.value, now_s)
+    return now_s
+
+
+@pytest.mark.parametrize("num_refusals", [1, 2, 3])
+def test_refusals_at_the_beginning_are_made_good(num_refusals):
+    """Down to 1 after three, it is at 64 again after a few times what the climb takes without them."""
+    assert climb_s(num_refusals) < 7 * climb_s(0)
+
+
+@pytest.mark.parametrize("every", [50, 200])
+@pytest.mark.parametrize("most", [8, 1024])
+def test_a_timeout_now_and_then_changes_nothing(every, most):
+    """One try in 200, or in 50, never ends, whatever runs: the number found is as large as without."""
+    limit, now_s, values = FoundLimit(FoundLimitConfig(most=most)), 0.0, []
+    for num in range(1, 8000):
+        now_s += 10 / limit.value
+        limit.answered(100, limit.value, now_s)
+        if num % every == 0:
+            limit.late(now_s - 0.001, now_s)
+        values.append(limit.value)
+    assert min(values) == 8
+    assert max(values) == most
+
+
+def test_timeouts_of_many_halve():
+    """A server that answers nothing in time at 8 and everything at 2: it comes down to where answers are."""
+    limit, now_s = FoundLimit(), 0.0
+    for _ in range(100):
+        now_s += 10
+        for _ in range(limit.value):
+            if limit.value > 2:
+                limit.late(now_s - 5, now_s)
+            else:
+                limit.answered(100, limit.value, now_s)
+        if limit.value <= 2:
+            return
+    pytest.fail(f"{limit.value} still run")
 
 
 def test_it_comes_near_a_limit_that_refuses():
@@ -95,9 +151,19 @@ def test_a_tail_that_runs_empty_changes_nothing():
         assert limit.value == 8
 
 
+def test_answers_that_end_together_are_measured():
+    """All eight end at the same moment, and eight more begin: twice as many are tried for all that."""
+    limit = FoundLimit()
+    for second in range(1, 20):
+        for num in range(limit.value):
+            limit.answered(100, limit.value - num, float(second))
+    assert limit.value > 8
+
+
 def test_what_was_asked_for_stays():
     """A fixed limit does not move."""
     limit = FixedLimit(7)
-    limit.overloaded(0.0, 1.0)
+    limit.refused(0.0, 1.0)
+    limit.late(0.0, 1.0)
     limit.answered(100, 7, 2.0)
     assert limit.value == 7

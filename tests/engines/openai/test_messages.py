@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import pytest
 from hypothesis import given
@@ -182,6 +183,9 @@ def test_any_body_is_an_answer_or_none(content):
         ({"base_urls": ("ftp://host/v1",)}, "no address"),
         ({"base_urls": ("http://",)}, "no address"),
         ({"base_urls": ("http://host:notaport/v1",)}, "no address"),
+        ({"base_urls": ("http://host/v\x011",)}, "no address"),
+        ({"base_urls": ("http://host/v1\n",)}, "no address"),
+        ({"base_urls": ("http://my host/v1",)}, "no address"),
         ({"base_urls": ("http://host/v1?api-version=1",)}, "leave that out"),
         ({"base_urls": ("http://host/v1/chat/completions",)}, "must end before /chat/completions"),
         ({"base_urls": (URL, URL + "/")}, "given twice"),
@@ -221,6 +225,37 @@ def test_no_text_holds_the_key(before, after, shown):
     assert KEY[:12] not in said
     assert "\n" not in said
     assert len(Redactor(KEY).text("x" * 1000)) <= 301
+
+
+def escaped(text: str, rng: random.Random) -> str:
+    """`text` as a JSON string may hold it: any character as it is or as an escape."""
+    ways = (lambda c: json.dumps(c)[1:-1], lambda c: f"\\u{ord(c):04x}", lambda c: f"\\u{ord(c):04X}")
+    return "".join("\\/" if c == "/" and rng.random() < 0.5 else rng.choice(ways)(c) for c in text)
+
+
+@given(
+    st.text(st.characters(codec="ascii"), max_size=20),
+    st.sampled_from(["sk-a=b/c+d==", 'sk-proj-"\\A1b2C3d4E5f6G7h8', KEY]),
+    st.randoms(use_true_random=False),
+)
+def test_a_key_in_escapes_is_hidden_in_bodies(around, key, rng):
+    """However JSON writes the key, it is not in the body that is kept; all else says what it said."""
+    body = f'{{"a": "{escaped(around, rng)} {escaped(key, rng)} {escaped(around, rng)}"}}'
+    assert json.loads(body)["a"] == f"{around} {key} {around}"
+    hidden = Redactor(key).body(body.encode())
+    expected = f"{around} {key} {around}".replace(key, "[key]")
+    assert json.loads(hidden)["a"] == expected
+
+
+def test_a_keys_beginning_is_hidden_in_bodies():
+    """As in what is said to people."""
+    assert Redactor(KEY).body(b'{"a": "You sent ' + KEY[:16].encode() + b'***\\n."}') == b'{"a": "You sent [key]\\n."}'
+
+
+def test_a_stream_of_events_is_named():
+    """A server that streams without being asked: the error says so."""
+    with pytest.raises(NoAnswer, match="stream of events"):
+        read_answer("r", b'data: {"choices": []}\n\ndata: [DONE]\n', 9)
 
 
 def test_a_short_key_is_a_word():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import socket
 import threading
 
 import pytest
 
 from lengthwise.engines.openai import ServerOptions, open_openai
+from lengthwise.engines.openai.client import Client
+from lengthwise.engines.openai.open import check_servers
 from lengthwise.errors import ModelError, UsageError
 from lengthwise.types import Request
 from tests.engines.openai.runs import run
@@ -46,6 +50,46 @@ def test_it_answers_and_describes_itself():
         assert run(engine, [Request("r", "Hi")])["r"].error is None
         assert engine.description == f"toy on {server.url}; 3 requests at once."
         engine.close()
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [(refusal(429, "Slow down"), "429: Slow down"), (Reply(500, b"Oops"), "500: Oops"), (Reply(404), "404: nothing")],
+)
+def test_a_list_that_can_t_be_had_is_told(reply, said):
+    """Without a name: why there is no list, and what to give."""
+    with ScriptedServer() as server:
+        server.models_reply = reply
+        with pytest.raises(ModelError, match=rf"does not list its models \(.*{said}.*\); name the one .* --model"):
+            opened(server.url)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "reply", "said"),
+    [("https", b"HTTP/1.1 400 Bad Request\r\n\r\n", "http:// only"), ("http", b"", "https://")],
+)
+def test_the_wrong_scheme_is_guessed_at(scheme, reply, said):
+    """Plain text where TLS is wanted, or the other way round: the most frequent slip after /v1."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(reply)
+
+        threading.Thread(target=serve, daemon=True).start()
+        with pytest.raises(ModelError, match=f"Perhaps it takes {said}"):
+            asyncio.run(check(f"{scheme}://127.0.0.1:{listening.getsockname()[1]}/v1"))
+
+
+async def check(url: str) -> None:
+    options = ServerOptions((url,), "toy", timeout_s=5.0)
+    client = Client(None, options)
+    try:
+        await check_servers(client, options)
+    finally:
+        await client.close()
 
 
 def test_another_model_is_refused_with_the_names_that_there_are():

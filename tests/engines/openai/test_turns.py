@@ -66,7 +66,7 @@ def test_a_limit_that_shrinks_and_grows_is_kept_to():
         waiting = [asyncio.ensure_future(turns.take()) for _ in range(10)]
         await asyncio.sleep(0)
         assert turns.num_taken == 4
-        limit.overloaded(0.0, 1.0)
+        limit.refused(0.0, 1.0)
         for _ in range(2):
             turns.give_back()
         await asyncio.sleep(0)

@@ -107,8 +107,20 @@ def test_what_a_template_refuses_is_an_error_of_that_request(tokenizer):
         ((), "invalid_request", "empty"),
         (({"role": "user"},), "invalid_request", "content is None"),
         (({"role": "king", "content": "x"},), "invalid_request", "'king'"),
+        (({"role": "king" * 1000, "content": "x"},), "invalid_request", "role .kingking"),
+        (({"role": "user", "content": 10**1000},), "invalid_request", "content is 1000"),
+        (({"role": "user", "content": "x", "y" * 1000: 1},), "unsupported_parameter", "yyy…"),
+        (({"role": "user", "content": [{"type": "y" * 1000}]},), "unsupported_parameter", "yyy…"),
         (({"role": "user", "content": [{"type": "image_url"}]},), "unsupported_parameter", "image_url"),
         (({"role": "assistant", "content": "", "tool_calls": [1]},), "unsupported_parameter", "tool_calls"),
+        (({"role": "tool", "content": "4", "tool_call_id": "1"},), "unsupported_parameter", "role 'tool'.* A server"),
+        (({"role": "function", "content": "4", "name": "f"},), "unsupported_parameter", "role 'function'"),
+        (({"role": "assistant", "content": None, "tool_calls": [{}]},), "unsupported_parameter", "tool_calls"),
+        (
+            ({"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "file"}]},),
+            "unsupported_parameter",
+            "file",
+        ),
         ("half a pair \ud800", "invalid_request", "Unicode"),
     ],
 )
@@ -118,9 +130,18 @@ def test_a_prompt_that_cant_be_encoded_says_why(tokenizer, prompt, type, says):
     with pytest.raises(RequestError, match=says) as caught:
         encode(Request("bad", prompt))
     assert caught.value.type == type
+    assert len(str(caught.value)) < 300
     before, bad, after = encode.many([Request("1", "One"), Request("bad", prompt), Request("2", "Two")])
     assert isinstance(bad, RequestError)
     assert (before, after) == (encode(Request("1", "One")), encode(Request("2", "Two")))
+
+
+def test_a_template_that_repeats_the_prompt_is_cut_short(tokenizer):
+    """No error is as long as the prompt that it is about."""
+    tokenizer.chat_template = "{{ raise_exception('Not this: ' + messages[0].content) }}"
+    with pytest.raises(RequestError, match="Not this: xxx") as caught:
+        encoder(tokenizer, "auto")(Request("r", "x" * 10_000))
+    assert len(str(caught.value)) < 300
 
 
 def test_messages_without_a_template_are_an_error_with_a_way_out(tokenizer):

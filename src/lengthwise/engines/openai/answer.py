@@ -82,8 +82,7 @@ def _parse(content: bytes) -> dict[str, Any]:
     try:
         body = json.loads(content)
     except (ValueError, RecursionError) as error:
-        kind = "HTML" if is_html(content) else "no JSON" if content else "nothing"
-        raise NoAnswer(f"The server answered with {kind}.") from error
+        raise NoAnswer(f"The server answered with {_kind_of(content)}.") from error
     if not isinstance(body, dict):
         raise NoAnswer("The server answered with JSON that is no object.")
     return body
@@ -111,6 +110,14 @@ def _text(choice: Fields) -> str:
     if not isinstance(content, str):
         raise NoAnswer("The server answered with a choice that has neither `message` nor `text`.")
     return content
+
+
+def _kind_of(content: bytes) -> str:
+    if is_html(content):
+        return "HTML"
+    if content.lstrip().startswith((b"data:", b"event:")):
+        return "a stream of events, which was not asked for"
+    return "no JSON" if content else "nothing"
 
 
 def is_html(content: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import queue
 from collections.abc import Sequence
 from functools import partial
@@ -54,6 +55,7 @@ class OpenAIEngine:
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()  # None: look at `_broken`
         self._broken: EngineError | None = None
         self._is_break_said = False
+        self._is_rest_given = False  # all that had ended before it broke
 
     @property
     def description(self) -> str:
@@ -85,7 +87,14 @@ class OpenAIEngine:
             raise EngineError(f"Request {request.id!r}: a server can't cut or continue an answer.")
         if request.id in self._running:
             raise EngineError(f"Request {request.id!r} is already running.")
-        self._raise_if_broken()
+        if self._thread.is_closed:
+            raise EngineError(f"Request {request.id!r}: the engine is closed; open another one.")
+        if priority is not None and not math.isfinite(priority):
+            raise EngineError(f"Request {request.id!r}: its priority is {priority}; servers take whole numbers only.")
+        if self._broken is not None:  # `poll` says it, after what has ended
+            self._running.add(request.id)
+            self._events.put(Cut(request.id, (), "cancelled"))
+            return
         self._is_break_said = False
         try:
             content = body_of(request, self._name, self._options, priority)
@@ -102,16 +111,18 @@ class OpenAIEngine:
 
     def poll(self, timeout_s: float) -> list[Event]:
         """Wait for what ends, and give all of it that is there. Where nobody can be asked any more, what has ended is
-        given out first; then this raises EngineError, or the next `start` does."""
-        events = self._take(timeout_s if self._running and self._broken is None else 0.0)
+        given out first; then this raises EngineError. What is started in between is cut at once."""
+        is_broken = self._broken is not None
+        events = [] if self._is_rest_given else self._take(timeout_s if self._running and not is_broken else 0.0)
         if not events:
             self._raise_if_broken()
+        self._is_rest_given = is_broken
         self._running.difference_update(event.id for event in events)
         return events
 
     def _raise_if_broken(self) -> None:
         """Once: what else breaks is of the same cause, until something is started again."""
-        broken, self._broken = self._broken, None
+        broken, self._broken, self._is_rest_given = self._broken, None, False
         if broken is not None:
             self._is_break_said = True
             raise broken

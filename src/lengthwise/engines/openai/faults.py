@@ -4,7 +4,8 @@
 |---------------|------------------------------------------------------------|--------------------------------------|
 | `request`     | 400, 409, 413, 422 and other 4xx                           | an error row, at once                |
 | `unknown`     | 404, 405                                                   | an error row; many in a row: the end |
-| `access`      | 401, 403, quota used up                                    | the end of the run                   |
+| `forbidden`   | 403: an input that a filter refuses, or rights             | an error row; many in a row: the end |
+| `access`      | 401, 402, 407, quota used up                               | the end of the run                   |
 | `limited`     | 429; 503 with `Retry-After`                                | the server rests; not counted        |
 | `unreachable` | no connection                                              | the server rests; not counted        |
 | `server`      | other 5xx, 408, 425, 3xx                                   | tried again, counted                 |
@@ -24,10 +25,13 @@ from typing import Literal
 
 from lengthwise.engines.openai.answer import NoAnswer, is_html, message_of
 
-Kind = Literal["request", "unknown", "access", "limited", "unreachable", "server", "cut", "invalid", "timeout"]
+Kind = Literal[
+    "request", "unknown", "forbidden", "access", "limited", "unreachable", "server", "cut", "invalid", "timeout"
+]
 ERROR_TYPES: dict[Kind, str] = {  # the word in an answer line's `error.type`
     "request": "invalid_request",
     "unknown": "not_found",
+    "forbidden": "access_denied",
     "access": "access_denied",
     "limited": "rate_limited",
     "unreachable": "server_error",
@@ -53,7 +57,7 @@ class Fault:
 
     @property
     def is_request_to_blame(self) -> bool:
-        return self.kind in ("request", "unknown")
+        return self.kind in ("request", "unknown", "forbidden")
 
     @property
     def is_server_down(self) -> bool:
@@ -66,9 +70,9 @@ class Fault:
         return self.status is not None and self.status not in GATEWAY
 
     @property
-    def is_overload(self) -> bool:
-        """Fewer requests at once may help."""
-        return self.kind in ("limited", "timeout") or self.status in GATEWAY
+    def sentence(self) -> str:
+        """The message with an end, so that another sentence may follow."""
+        return self.message if self.message.endswith((".", "!", "?", "…")) else f"{self.message}."
 
     @property
     def error_type(self) -> str:
@@ -78,7 +82,7 @@ class Fault:
 def fault_of(status: int, headers: Mapping[str, str], content: bytes, now_s: float) -> Fault | None:
     """What a response says is wrong, in the server's own words; None for one that may hold an answer. `now_s` is the
     time of day (seconds since 1970)."""
-    if status == 200:
+    if status in (200, 201):
         return None
     body = _json_or_none(content)
     code = _code(body)
@@ -95,8 +99,10 @@ def fault_in(no_answer: NoAnswer) -> Fault:
 
 
 def _kind(status: int, code: str | None, retry_after_s: float | None) -> Kind:
-    if status in (401, 403) or code in _QUOTA_CODES:
+    if status in (401, 402, 407) or code in _QUOTA_CODES:
         return "access"
+    if status == 403:
+        return "forbidden"
     if status == 429 or (status == 503 and retry_after_s is not None):
         return "limited"
     if status in (404, 405):

@@ -75,13 +75,13 @@ async def check_servers(client: Client, options: ServerOptions) -> str:
             continue
         _refuse_key(listed, url, options)
         names = _names(listed)
-        model = model or _only_one(names, url)
+        model = model or _only_one(names, url, listed)
         if model not in (names or ()):
             await _try_model(client, url, model, names, options)
     if len(away) == len(options.urls):
-        raise ModelError(f"{away[0].message} Is the server running, and is the base URL right?")
+        raise ModelError(f"{away[0].sentence} {_way_out(away[0], options.urls[0])}")
     for fault in away:
-        log.warning("%s Beginning without it.", fault.message)
+        log.warning("%s Beginning without it.", fault.sentence)
     assert model is not None, "a server that answered has named it"
     return model
 
@@ -107,9 +107,18 @@ def _names(listed: bytes | Fault) -> list[str] | None:
     return [row["id"] for row in rows if isinstance(row, Mapping) and isinstance(row.get("id"), str)]
 
 
-def _only_one(names: Sequence[str] | None, url: str) -> str:
+def _way_out(fault: Fault, url: str) -> str:
+    if url.startswith("http://") and fault.kind == "cut":
+        return "Perhaps it takes https:// only."
+    if url.startswith("https://") and "SSL" in fault.message:
+        return "Perhaps it takes http:// only, or its certificate is not known here (SSL_CERT_FILE)."
+    return "Is the server running, and is the base URL right?"
+
+
+def _only_one(names: Sequence[str] | None, url: str, listed: bytes | Fault) -> str:
     if not names:
-        raise ModelError(f"{url} does not list its models; name the one to use with --model.")
+        why = f" ({listed.sentence})" if isinstance(listed, Fault) else ""
+        raise ModelError(f"{url} does not list its models{why}; name the one to use with --model.")
     if len(names) > 1:
         raise ModelError(f"{url} serves {_some(names)}; name the one to use with --model.")
     return names[0]
@@ -126,8 +135,8 @@ async def _try_model(client: Client, url: str, model: str, names: Sequence[str] 
     fault = await _fault_of_one_token(client, url, {"model": model, options.max_tokens_field: 1})
     if fault is None or fault.kind in ("limited", "timeout"):
         return log.info("%s does not list %r and serves it.", url, model)
-    if fault.kind == "access":
-        raise UsageError(f"{url}: {fault.message} Check the key.")
+    if fault.kind in ("access", "forbidden"):
+        raise UsageError(f"{url}: {fault.sentence} Check the key and the account.")
     if names is not None and fault.is_request_to_blame:
         raise ModelError(f"{url} does not serve {model!r}; it serves {_some(names) or 'nothing'}. {fault.message}")
     is_elsewhere = fault.kind in ("unknown", "invalid") or (fault.status or 0) // 100 == 3

@@ -96,7 +96,7 @@ def _check_url(url: str) -> None:
             f"The base URL of {parts.hostname or 'a server'} holds a user name or a password, which would stand in "
             "logs and in your shell's history; put the key into the environment (OPENAI_API_KEY, or --api-key-env)."
         )
-    if not is_address:
+    if not is_address or not url.isprintable() or " " in url:
         raise UsageError(f"The base URL {url!r} is no address of a server; it looks like http://localhost:8000/v1.")
     if parts.query or parts.fragment:
         raise UsageError(

@@ -14,8 +14,11 @@ from typing import Any
 from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
-from lengthwise.errors import ModelError, RequestError, first_line
+from lengthwise.errors import ModelError, RequestError, first_line, shown
 from lengthwise.types import ROLES, Request
+
+MAX_TOLD_CHARS = 200  # of what a template or a tokenizer says: it may have put the prompt into it
+_TOOL_ROLES = ("tool", "function")
 
 # Vicuna v1.1 (FastChat's conversation `vicuna_v1.1`): the start token comes from the tokenizer, not from here.
 VICUNA_TEMPLATE = """\
@@ -111,7 +114,7 @@ class PromptEncoder:
                 )
             )
         except Exception as error:  # a template is a program, which may fail in any way
-            raise RequestError("invalid_request", f"The chat template refuses these messages: {error}") from error
+            raise RequestError("invalid_request", f"The chat template refuses these messages: {_cut(error)}") from error
 
     def _adds_special_tokens(self, request: Request) -> bool:
         return self.template is None or request.is_raw or self.template.adds_special_tokens
@@ -125,7 +128,7 @@ class PromptEncoder:
             message = "The prompt holds characters that are no valid Unicode (half a surrogate pair): remove them."
             raise RequestError("invalid_request", message) from error
         except Exception as error:
-            message = f"The tokenizer can't take this prompt: {first_line(error)}"
+            message = f"The tokenizer can't take this prompt: {_cut(error)}"
             raise RequestError("invalid_request", message) from error
         return list(encoded["input_ids"])
 
@@ -150,6 +153,10 @@ class PromptEncoder:
             message = f"The prompt gives token {max(token_ids)}; the model has none above {self.max_token_id}."
             raise RequestError("invalid_request", message)
         return token_ids
+
+
+def _cut(error: BaseException) -> str:
+    return first_line(error)[:MAX_TOLD_CHARS]
 
 
 # -- templates -------------------------------------------------------------------------------------------------
@@ -213,13 +220,16 @@ def _messages(request: Request) -> list[dict[str, Any]]:
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     """Role and content, and the speaker's name where there is one, for templates that write it."""
     role, name = message.get("role"), message.get("name")
+    if role in _TOOL_ROLES:
+        raise _unsupported(f"the role {role!r}")
     if role not in ROLES:
-        raise RequestError("invalid_request", f"A message has the role {role!r}; it must be one of {', '.join(ROLES)}.")
+        told = f"A message has the role {shown(role)}; it must be one of {', '.join(ROLES)}."
+        raise RequestError("invalid_request", told)
     if not isinstance(name, str | None):
-        raise RequestError("invalid_request", f"A message's name is {name!r}; it must be a text.")
+        raise RequestError("invalid_request", f"A message's name is {shown(name)}; it must be a text.")
     for field in message.keys() - {"role", "content", "name"}:
         if message[field] not in (None, [], {}):
-            raise RequestError("unsupported_parameter", f"A message has {field!r}, which this engine can't honour.")
+            raise _unsupported(shown(field))
     return {"role": role, "content": _content(message.get("content"))} | ({} if name is None else {"name": name})
 
 
@@ -229,11 +239,16 @@ def _content(content: object) -> str:
         return content
     if isinstance(content, Sequence):
         return "".join(_part(part) for part in content)
-    raise RequestError("invalid_request", f"A message's content is {content!r}; it must be a text.")
+    raise RequestError("invalid_request", f"A message's content is {shown(content)}; it must be a text.")
 
 
 def _part(part: object) -> str:
     if isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str):
         return str(part["text"])
     kind = part.get("type") if isinstance(part, Mapping) else part
-    raise RequestError("unsupported_parameter", f"A message has a part of type {kind!r}; this engine takes text only.")
+    raise _unsupported(f"a part of type {shown(kind)}")
+
+
+def _unsupported(what: str) -> RequestError:
+    told = f"A message has {what}, which this engine can't honour: it takes and writes texts. A server may."
+    return RequestError("unsupported_parameter", told)

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lengthwise.errors import JobError
-from lengthwise.jobs.outputs import WrittenFile, unwritable
+from lengthwise.jobs.outputs import WrittenFile, temporary_of, unwritable
 from lengthwise.jobs.streams import sha256_of
 
 BUFFER_BYTES = 2**20
@@ -19,7 +19,7 @@ class Temporary:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._temporary = path.with_name(f"{path.name}.journal.answers")
+        self._temporary = temporary_of(path)
         with self.guarded():
             self.file = self._temporary.open("wb", buffering=BUFFER_BYTES)
 

@@ -80,7 +80,8 @@ def _format_of_line(line: str) -> str | None:
         return "openai-batch"
     if "output_lens" in row or "total_output_tokens" in row:
         return "vllm-bench"
-    return "answers" if {"id", "finish_reason", "usage"} <= row.keys() else None
+    is_answer = {"id", "finish_reason"} <= row.keys() and not row.keys().isdisjoint({"usage", "completion_tokens"})
+    return "answers" if is_answer else None
 
 
 def _has_log(file: TextFile) -> bool:

@@ -1,4 +1,4 @@
-"""Answers files of `lengthwise run`."""
+"""Answers files of `lengthwise run`, JSON lines or Parquet, where the fields of `usage` are columns."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ def _row(place: str, row: Mapping[str, Any] | None, prompts: Prompts, limit: int
         return LeftOut(place, "it is no JSON object with an id")
     if row.get("finish_reason") == "error":
         error = row.get("error")
-        return LeftOut(place, f"the request failed: {error.get('message') if isinstance(error, dict) else error}")
-    usage = row.get("usage")
+        said = error.get("message") if isinstance(error, dict) else row.get("error_message", error)
+        return LeftOut(place, f"the request failed: {said}")
+    usage = row.get("usage", row)
     length = whole_tokens(usage.get("completion_tokens")) if isinstance(usage, dict) else None
     if length is None:
         return LeftOut(place, "it has no usage.completion_tokens of 1 or more")

@@ -1,4 +1,4 @@
-"""A file → its lines or its JSON array; gzip is seen by its first bytes."""
+"""A file → its lines or its JSON array; gzip and Parquet are seen by their first bytes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Any
 
-from lengthwise.errors import InputError
+from lengthwise.errors import InputError, first_line
 
 _GZIP = b"\x1f\x8b"
+_PARQUET = b"PAR1"
 _BOM = "\ufeff"
 
 
 @dataclass(frozen=True, slots=True)
 class TextFile:
-    """A file that is read as text, plain or gzip: UTF-8, where bytes that are none become U+FFFD.
+    """A file that is read as text, plain or gzip: UTF-8, where bytes that are none become U+FFFD. A Parquet file is
+    read as its rows would stand in JSON lines.
 
     Reading raises InputError where the file can't be read.
     """
@@ -29,6 +31,9 @@ class TextFile:
 
     def lines(self) -> Iterator[tuple[int, str]]:
         """Lines that are not blank, with their numbers from 1."""
+        if self._is_parquet():
+            yield from enumerate(self._parquet_rows(), start=1)
+            return
         try:
             with self._open() as file:
                 for number, line in enumerate(file, start=1):
@@ -36,8 +41,7 @@ class TextFile:
                     if text:
                         yield number, text
         except (OSError, EOFError, zlib.error) as error:  # the last two: gzip that was cut off, or is none
-            told = getattr(error, "strerror", None) or error
-            raise InputError(f"{self.path} can't be read ({told}); give a file that can be.") from error
+            raise self._unreadable(error) from error
 
     def first_line(self) -> str | None:
         """The first line that is not blank; None in an empty file."""
@@ -53,11 +57,34 @@ class TextFile:
             raise InputError(f"{self.path} is no JSON array; wanted is one array of objects.")
         return value
 
+    def _is_parquet(self) -> bool:
+        try:
+            with self.path.open("rb") as raw:
+                return raw.read(len(_PARQUET)) == _PARQUET
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _parquet_rows(self) -> Iterator[str]:
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            with pyarrow.parquet.ParquetFile(self.path) as file:
+                for batch in file.iter_batches():
+                    for row in batch.to_pylist():
+                        known = {name: value for name, value in row.items() if value is not None}
+                        yield json.dumps(known, default=str)  # dates and bytes stand in no field that is read
+        except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
+            raise InputError(f"{self.path} can't be read as Parquet ({first_line(error)}).") from error
+
+    def _unreadable(self, error: Exception) -> InputError:
+        told = getattr(error, "strerror", None) or error
+        return InputError(f"{self.path} can't be read ({told}); give a file that can be.")
+
     @contextmanager
     def _open(self) -> Iterator[IO[str]]:
         with self.path.open("rb") as raw:
-            is_gzip = raw.read(len(_GZIP)) == _GZIP
-            raw.seek(0)
+            is_gzip = raw.peek(len(_GZIP)).startswith(_GZIP)
             # Only "\n" ends a line: Unicode's other separators stand in prompts.
             content = gzip.GzipFile(fileobj=raw) if is_gzip else raw
             yield TextIOWrapper(content, encoding="utf-8", errors="replace", newline="\n")

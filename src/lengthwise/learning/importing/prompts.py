@@ -2,13 +2,15 @@
 
 JSON lines: prompts files of `lengthwise run` (`prompt`, `messages`, `instruction`), OpenAI Batch requests. One JSON
 array: conversations of the reference repository (`conversations` of `human` and `gpt`), and Alpaca's own
-(`instruction`, `input`), where a row without an id has its place, from 1, as the reference counts them.
+(`instruction`, `input`), where a row without an id has its place, from 1, as the reference counts them. Text: a line
+is a prompt, and its number the id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lengthwise.errors import InputError
@@ -16,6 +18,7 @@ from lengthwise.learning.importing.files import TextFile, parse_object, whole_to
 
 _ROLES = {"human": "user", "user": "user", "system": "system"}
 _FIELDS = ("prompt", "messages", "instruction")
+_TEXT_SUFFIXES = (".txt", ".text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,28 +49,47 @@ class Prompts:
         return f"{self.file.path.name} has no prompt for the id {row_id!r}"
 
 
+_Row = tuple[str | None, int, Prompt]  # its own id, if it has one; its place from 1
+
+
 def read_prompts(file: TextFile) -> Prompts:
     """Raises InputError if there is no prompt in the file. Rows without one are passed over: an answer to them is
     told of when it comes up. The first row of an id counts."""
-    is_array = (file.first_line() or "").startswith("[")
-    rows = list(_array_rows(file) if is_array else _line_rows(file))
+    rows = list(_rows_of(file)(file))
     own = {row_id for row_id, _, _ in rows if row_id is not None}
     by_id: dict[str, Prompt] = {}
     for row_id, number, prompt in rows:
         place = f"line-{number}" if str(number) in own else str(number)  # as `lengthwise run` names them
         by_id.setdefault(row_id if row_id is not None else place, prompt)
     if not by_id:
-        raise InputError(f"{file.path} holds no prompts: wanted are JSON lines or an array with {', '.join(_FIELDS)}.")
+        raise InputError(
+            f"{file.path} holds no prompts: wanted are JSON lines or an array with {', '.join(_FIELDS)}, "
+            "or a .txt file with a prompt a line."
+        )
     return Prompts(file, by_id)
 
 
-def _array_rows(file: TextFile) -> Iterator[tuple[str | None, int, Prompt]]:
+def _rows_of(file: TextFile) -> Callable[[TextFile], Iterator[_Row]]:
+    if Path(file.path.name.lower().removesuffix(".gz")).suffix in _TEXT_SUFFIXES:
+        return _text_rows
+    first = file.first_line() or ""
+    if first.startswith("["):
+        return _array_rows
+    return _line_rows if first.startswith("{") else _text_rows
+
+
+def _text_rows(file: TextFile) -> Iterator[_Row]:
+    for number, line in file.lines():
+        yield None, number, Prompt({"prompt": line})
+
+
+def _array_rows(file: TextFile) -> Iterator[_Row]:
     for number, row in enumerate(file.array(), start=1):
         if isinstance(row, dict) and (prompt := prompt_of(row)):
             yield _own_id(row), number, prompt
 
 
-def _line_rows(file: TextFile) -> Iterator[tuple[str | None, int, Prompt]]:
+def _line_rows(file: TextFile) -> Iterator[_Row]:
     for number, line in file.lines():
         if (row := parse_object(line)) and (prompt := prompt_of(row)):
             yield _own_id(row), number, prompt
