@@ -159,8 +159,9 @@ def _run(settings: RunSettings, is_json: bool) -> int:
             with _open(settings.job) as job:
                 report = _report(job, settings, interrupt)
             interrupt.settle()
-        except (KeyboardInterrupt, Exception):
-            if not interrupt.has_raised:  # a module that was being loaded may have made another error of it
+        except (KeyboardInterrupt, Exception) as error:
+            # A module that was being loaded may have made another error of it.
+            if not (interrupt.has_raised or isinstance(error, KeyboardInterrupt)):
                 raise
             kept = "" if settings.job.has_no_journal else f"; what is finished is kept. {HOW_TO_GO_ON}"
             say(f"Interrupted{kept or '.'}")
