@@ -248,7 +248,7 @@ def make_scheduler(name: str, engine: Engine) -> Scheduler:
     """A fresh scheduler by its name; what the engine can't do is left out, which is said."""
     capabilities = engine.capabilities
     if name != "arrival" and not (capabilities.can_cut and capabilities.can_continue):
-        log.warning("This engine can't cut and continue answers: no caps, order only.")
+        log.info("This engine can't cut answers and continue them: what is known of lengths decides their order only.")
     return named.make(name, capabilities)
 
 

@@ -138,7 +138,8 @@ class ErrorInfo:
 def unsupported_field(request: Request) -> ErrorInfo:
     """What an engine that writes text and nothing else says of a request with `api_fields`."""
     name = min(request.api_fields, key=str)
-    told = f"{name} is {shown(request.api_fields[name])}, which can't be honoured; leave it out."
+    value = shown(request.api_fields[name])
+    told = f"{name} is {value}, which this engine can't honour; leave it out, or let a server answer."
     return ErrorInfo("unsupported_parameter", told)
 
 

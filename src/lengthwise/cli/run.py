@@ -168,6 +168,8 @@ def _run(settings: RunSettings, is_json: bool) -> int:
             return interrupt.exit_code
         if not settings.is_quiet:
             say(report.sentence(settings.job))
+        elif report.result.num_failed:
+            say(f"{report.result.num_finished:,} rows, {report.failed_rows}.")
         if is_json and not _print_json(report.to_json(settings)):
             return EXIT_UNREAD
     return interrupt.exit_code if report.result.status == "interrupted" else report.exit_code
@@ -220,6 +222,7 @@ class RunReport:
     counts: Counts
     wall_s: float
     engine: dict[str, Any]
+    errors: Path | None  # the file of failed rows, where they have one of their own
 
     @property
     def exit_code(self) -> int:
@@ -233,11 +236,16 @@ class RunReport:
         """Requests that ended in this run."""
         return self.counts.num_finished
 
+    @property
+    def failed_rows(self) -> str:
+        where = "`error` says why" if self.errors is None else f"{self.errors} says why"
+        return f"{self.result.num_failed:,} of them failed ({where})"
+
     def sentence(self, job: JobOptions) -> str:
         result = self.result
-        failed = f", {result.num_failed:,} of them failed (`error` says why)" if result.num_failed else ""
+        failed = f", {self.failed_rows}" if result.num_failed else ""
         if result.status == "already_done":
-            mend = " --retry-failed answers those again." if failed else ""
+            mend = " --retry-failed answers those again that are requests." if failed else ""
             return f"{job.answers} is already complete: {result.num_requests:,} rows{failed}. Nothing was done.{mend}"
         if result.status == "unread":
             return f"Whoever read the answers is gone: stopped after {result.num_finished:,} rows."
@@ -278,7 +286,7 @@ def _report(job: Job | PassingJob, settings: RunSettings, interrupt: Interrupt) 
     if isinstance(job, PassingJob) or not job.is_complete:
         return _answer(job, settings, interrupt)
     _check_folders(job, settings.engine)
-    return RunReport(job.finished_result(), Counts(), 0.0, {"model": job.options.model})
+    return RunReport(job.finished_result(), Counts(), 0.0, {"model": job.options.model}, job.errors)
 
 
 def _check_folders(job: Job, choice: e.EngineChoice) -> None:
@@ -302,7 +310,7 @@ def _answer(job: Job | PassingJob, settings: RunSettings, interrupt: Interrupt) 
         finally:
             if settings.job.overwrite and job.num_finished and not job.is_complete:
                 say("Leave --overwrite out to go on: with it, what is finished by now is thrown away, too.")
-        return RunReport(result, pipeline.counts, time.monotonic() - started_s, _engine_facts(pipeline))
+        return RunReport(result, pipeline.counts, time.monotonic() - started_s, _engine_facts(pipeline), job.errors)
 
 
 def open_pipeline(settings: RunSettings) -> Pipeline:

@@ -157,6 +157,12 @@ class Job:
         """Rows that have their answer or their error by now; may be read from any thread."""
         return len(self._journal)
 
+    @property
+    def errors(self) -> Path | None:
+        """The file of failed rows; None where they stand among the answers."""
+        path = self._format.path_of(self.options.answers, is_failed=True)
+        return None if path == self.options.answers else path
+
     def close(self) -> None:
         self._journal.close()
 

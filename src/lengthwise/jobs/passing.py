@@ -19,6 +19,7 @@ class PassingJob:
     """Prompts on their way to a stream, in the order in which answers are completed. Stopped, it begins again."""
 
     is_complete = False
+    errors = None  # failed rows stand among the answers
 
     def __init__(self, options: JobOptions, flow: Flow, write: Callable[[bytes], None]) -> None:
         self.options = options

@@ -118,9 +118,9 @@ def _way_out(fault: Fault, url: str) -> str:
 def _only_one(names: Sequence[str] | None, url: str, listed: bytes | Fault) -> str:
     if not names:
         why = f" ({listed.sentence})" if isinstance(listed, Fault) else ""
-        raise ModelError(f"{url} does not list its models{why}; name the one to use with --model.")
+        raise ModelError(f"{url} does not list its models{why}; name the model to use (--model).")
     if len(names) > 1:
-        raise ModelError(f"{url} serves {_some(names)}; name the one to use with --model.")
+        raise ModelError(f"{url} serves {_some(names)}; name the model to use (--model).")
     return names[0]
 
 
