@@ -60,7 +60,7 @@ def test_a_list_that_can_t_be_had_is_told(reply, said):
     """Without a name: why there is no list, and what to give."""
     with ScriptedServer() as server:
         server.models_reply = reply
-        with pytest.raises(ModelError, match=rf"does not list its models \(.*{said}.*\); name the one .* --model"):
+        with pytest.raises(ModelError, match=rf"does not list its models \(.*{said}.*\); name the model .*--model"):
             opened(server.url)
 
 

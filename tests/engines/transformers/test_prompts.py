@@ -56,7 +56,7 @@ def test_fields_of_the_api_that_nobody_honours_are_refused_by_name():
     """An answer without them would be another one than was asked for."""
     asked = Request("a", "x", api_fields={"tools": [1], "logprobs": True})
     found = Prompts(loaded(words), 10).prepare([asked, Request("b", "x")])
-    message = "logprobs is True, which can't be honoured; leave it out."
+    message = "logprobs is True, which this engine can't honour; leave it out, or let a server answer."
     assert found == [ErrorInfo("unsupported_parameter", message), Prepared(1, 10)]
 
 
