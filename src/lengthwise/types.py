@@ -27,6 +27,11 @@ def _is_mapping(value: object) -> bool:
     return type(value) is dict or isinstance(value, Mapping)  # a dict is seen at once; Mapping costs more, each time
 
 
+def instruction_prompt(instruction: str, input: str = "") -> str:
+    """An instruction and the text that it is about, as the paper's data joins them: on the next line."""
+    return f"{instruction}\n{input}" if input else instruction
+
+
 def message_text(message: Message) -> str:
     """A message's content as plain text: of the API's list of parts those that are texts; nothing where it has none."""
     content = message.get("content") or ""

@@ -17,18 +17,9 @@ from lengthwise.jobs import Job, JobOptions, JobResult, PassingJob
 from lengthwise.pipeline import Pipeline
 from lengthwise.testing import recorded_lengths
 from lengthwise.types import Capabilities, Event
+from tests.jobs.breaking import BreakingEngine
 
 LENGTHS = recorded_lengths(30)
-
-
-class BreakingEngine(ReplayEngine):
-    polls_left = 8
-
-    def poll(self, timeout_s: float) -> list[Event]:
-        self.polls_left -= 1
-        if self.polls_left < 0:
-            raise EngineError("The device is gone.")
-        return super().poll(timeout_s)
 
 
 def pipeline(engine: type[ReplayEngine] = ReplayEngine) -> Pipeline:

@@ -19,21 +19,10 @@ from lengthwise.jobs import Job, JobOptions, JobResult
 from lengthwise.pipeline import Pipeline
 from lengthwise.scheduling.arrival import ArrivalScheduler
 from lengthwise.testing import NoisyOracle, recorded_lengths
-from lengthwise.types import Capabilities, Event, SamplingParams
+from lengthwise.types import Capabilities, SamplingParams
+from tests.jobs.breaking import BreakingEngine
 
 LENGTHS = recorded_lengths(40)
-
-
-class BreakingEngine(ReplayEngine):
-    """Breaks down after so many polls, as a device that falls out does."""
-
-    polls_left = 8
-
-    def poll(self, timeout_s: float) -> list[Event]:
-        self.polls_left -= 1
-        if self.polls_left < 0:
-            raise EngineError("The device is gone.")
-        return super().poll(timeout_s)
 
 
 class OtherModel(ReplayEngine):

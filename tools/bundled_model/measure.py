@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import transformers
 
-from lengthwise.jobs.prompts import instruction_prompt
+from lengthwise.types import instruction_prompt
 from tools.bundled_model.card import write_card
 from tools.bundled_model.corpus import Prompt, answer_prompt, held_out_prompts, training_side_prompts
 from tools.bundled_model.generation import TEMPERATURE, Answerer, AnswererPool, count_lengths

@@ -1,6 +1,6 @@
 """The fields of a row → its prompt: `prompt`, `messages`, or `instruction` and `input`.
 
-Shared with whoever reads the same data elsewhere: `instruction_prompt` is the one place that joins the two.
+How the last two are joined is `types.instruction_prompt`, for all who read such data.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 from lengthwise.errors import RequestError
 from lengthwise.jobs.values import Fields, text, wrong
-from lengthwise.types import ROLES, Message, message_text
+from lengthwise.types import ROLES, Message, instruction_prompt, message_text
 
 PROMPT_FIELDS = ("prompt", "messages", "instruction")
 _ROLES = (*ROLES, "tool", "function")
@@ -39,11 +39,6 @@ def _given(fields: Fields) -> str:
     if len(given) > 1:
         raise RequestError("invalid_request", f"The row has {' and '.join(given)}: which is the prompt? Keep one.")
     return given[0]
-
-
-def instruction_prompt(instruction: str, input: str = "") -> str:
-    """An instruction and the text that it is about, as the paper's data joins them: on the next line."""
-    return f"{instruction}\n{input}" if input else instruction
 
 
 def _input(fields: Fields) -> str:

@@ -22,7 +22,7 @@ import numpy as np
 from lengthwise.errors import InputError, RequestError, first_line
 from lengthwise.estimates import MAX_TOKENS
 from lengthwise.learning.data import LengthData
-from lengthwise.types import Request, SamplingParams
+from lengthwise.types import Request, SamplingParams, instruction_prompt
 
 PAPER_LIMIT = 512  # what the paper's answers were cut at; a few of its rows say 513 or 514
 PAPER_SAMPLES = "L_t"
@@ -153,7 +153,7 @@ def _prompt(fields: Fields) -> str | tuple[Any, ...]:
         return tuple(value)
     if given == ["messages"] or not isinstance(value, str):
         raise _RowError(f"{given[0]} is {value!r:.60}; a text (or a list of messages) was expected.")
-    return f"{value}\n{fields['input']}" if given == ["instruction"] and fields.get("input") else value
+    return instruction_prompt(value, fields.get("input") or "") if given == ["instruction"] else value
 
 
 def _lengths(fields: Fields) -> list[float]:

@@ -18,7 +18,7 @@ class AnswerSink(Protocol):
     def write(self, line: bytes, is_failed: bool) -> None: ...
 
     def finish(self) -> list[WrittenFile]:
-        """What was written, down to the disk: for `outputs.publish`. The answers are the last one."""
+        """What was written, down to the disk: for `Places.publish`. The answers are the last one."""
         ...
 
     def abort(self) -> None:
