@@ -1,11 +1,12 @@
-"""The contracts: predictor, scheduler, engine. `lengthwise.testing` holds checks that every implementation passes."""
+"""The contracts: predictor, scheduler, engine, backbone. `lengthwise.testing` holds checks for implementations."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
 
-from lengthwise.estimates import LengthEstimates
+from lengthwise.estimates import Floats, LengthEstimates
 from lengthwise.types import (
     Capabilities,
     Completion,
@@ -17,6 +18,8 @@ from lengthwise.types import (
     View,
     WaitingRequest,
 )
+
+Pooling = Literal["mean", "last", "entropy"]  # how the states of a prompt's tokens become one
 
 
 @runtime_checkable
@@ -95,4 +98,29 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free what it holds; may be called twice."""
+        ...
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A language model that predictors ask or look into, apart from the answers that it writes meanwhile.
+
+    An engine that has one offers it as `backbone()`. Not thread-safe: one caller.
+    """
+
+    model: str  # identity, as `Engine.model`
+
+    def ask(self, requests: Sequence[Request], max_tokens: int) -> list[str | None]:
+        """Short greedy answers (at most `max_tokens` tokens each), in order; None where a request can't be asked."""
+        ...
+
+    def states(self, requests: Sequence[Request], pooling: Pooling) -> Floats:
+        """What the model's last layer makes of each prompt, n × width; NaN rows where it can't be read. Pooled over the
+        prompt's tokens: their `mean`, the `last` one's, or weighed by the `entropy` of the token that each foretells
+        (arXiv 2602.11812). Raises PredictorError where the model can't be looked into (it is behind a server)."""
+        ...
+
+    def with_adapter(self, folder: Path) -> Backbone:
+        """The same model with a LoRA adapter (PEFT's layout) switched on. Weights are shared, and the model that writes
+        the answers stays as it is. Raises PredictorError where that can't be."""
         ...

@@ -23,7 +23,7 @@ from lengthwise.estimates import LengthEstimates
 from lengthwise.learning.data import LengthData, read_data
 from lengthwise.learning.labels import Target
 from lengthwise.learning.scoring import Score, ScoreConfig, score
-from lengthwise.learning.training import target_of, train
+from lengthwise.learning.training import TrainConfig, target_of, train
 from lengthwise.predictors.constant import ConstantPredictor
 from lengthwise.predictors.oracle import OraclePredictor
 from lengthwise.predictors.saved import load_predictor
@@ -190,7 +190,7 @@ def test_a_trained_predictor_beats_the_constant(tmp_path: Path) -> None:
     """Trained on one half, scored on the other; what it learned is what it is scored on, if nothing else is asked."""
     rng = np.random.default_rng(0)
     all_data = data((np.where(np.arange(400) % 2, 200, 20)[:, None] * rng.lognormal(0, 0.3, (400, 3))).clip(1))
-    predictor = train("text", all_data[:200], MAX, seed=1)
+    predictor = train("text", all_data[:200], MAX, TrainConfig(seed=1))
     assert isinstance(predictor, TextPredictor)
     assert predictor.learned_from.target == "max-of-3"
     assert target_of(predictor) == MAX

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +14,7 @@ from lengthwise.cli.console import listen, say
 from lengthwise.cli.data import Mirror
 from lengthwise.errors import UsageError
 from lengthwise.learning.labels import ANSWER
+from lengthwise.learning.training import TRAINERS
 
 Data = Annotated[
     str,
@@ -23,9 +25,18 @@ Limit = Annotated[
     typer.Option(metavar="TOKENS", help="Limit that cut the answers: lengths that reach it are `at least` that."),
 ]
 
+Settings = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="TOML whose table of that kind has settings that differ from the defaults."),
+]
+ReportTo = Annotated[
+    Literal["tensorboard", "wandb"] | None,
+    typer.Option("--report-to", help="Where a language model's training is logged, beside DIR; without it, nowhere."),
+]
+
 
 def train(
-    kind: Annotated[str, typer.Argument(metavar="text|constant", help="What kind of predictor.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"What kind of predictor: {', '.join(TRAINERS)}.")],
     data: Data,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where the predictor goes.")],
     target: Annotated[
@@ -34,6 +45,8 @@ def train(
     ] = ANSWER,
     seed: Annotated[int, typer.Option(help="Of folds and trees.")] = 0,
     limit: Limit = None,
+    settings: Settings = None,
+    report_to: ReportTo = None,
     mirror: Mirror = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over a predictor in DIR.")] = False,
 ) -> int:
@@ -41,23 +54,42 @@ def train(
     from lengthwise.learning.data import read_data
     from lengthwise.learning.labels import Target
     from lengthwise.learning.seen import digests_of
-    from lengthwise.learning.training import KINDS
+    from lengthwise.learning.training import TrainConfig, check_kind
     from lengthwise.learning.training import train as fit
 
     listen(is_quiet=False)
-    if kind not in KINDS:
-        raise UsageError(f"There is no predictor of kind {kind!r}; it is one of {', '.join(KINDS)}.")
+    check_kind(kind)
     wanted = Target(target)
+    config = TrainConfig(
+        seed=seed,
+        settings=read_settings(settings, kind),
+        report_to=report_to,
+        log_folder=None if report_to is None else str(output.with_name(f"{output.name}-logs")),
+    )
     check_folder(output, overwrite)
     with told_of_interrupt():
         learned = read_data(data, mirror, check_limit(limit))
-        predictor: Any = fit(kind, learned, wanted, seed)
+        predictor: Any = fit(kind, learned, wanted, config)
         save(predictor, output, digests_of(learned.requests))
     say(
         f"{output}: learned from {len(learned):,} prompts of {data}. See what it is worth on others: lengthwise score "
         f"{output} DATA"
     )
     return 0
+
+
+def read_settings(path: Path | None, kind: str) -> dict[str, Any]:
+    """The table of a kind. Raises UsageError on a file that can't be read, or that has no such table."""
+    if path is None:
+        return {}
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"The settings {path} can't be read as TOML ({error}).") from error
+    table = tables.get(kind)
+    if not isinstance(table, dict):
+        raise UsageError(f"{path} has no table [{kind}]; it has {', '.join(tables) or 'none'}.")
+    return table
 
 
 def save(predictor: Any, output: Path, seen: frozenset[bytes]) -> None:

@@ -2,58 +2,67 @@
 
 from __future__ import annotations
 
-import time
-from typing import Any
-
-import numpy as np
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, TypeVar
 
 from lengthwise.errors import UsageError
-from lengthwise.learning.data import LengthData, Lengths
-from lengthwise.learning.labels import ANSWER, Labels, Target, label
-from lengthwise.protocols import LengthPredictor
+from lengthwise.learning.data import LengthData
+from lengthwise.learning.labels import ANSWER, Target
+from lengthwise.protocols import Backbone, LengthPredictor
 
-KINDS = ("text", "constant")
+# Kind → the module of `learning.trainers` whose `train` makes one, imported when it is asked for.
+TRAINERS = {
+    "constant": "constant",
+    "text": "text",
+}
+
+Config = TypeVar("Config")
 
 
-def train(kind: str, data: LengthData, target: Target, seed: int = 0, model: str | None = None) -> LengthPredictor:
-    """A predictor of `kind` that learned `target` from all of `data`. `model`: whose answers they are (None: any).
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """How to train. `model`: identity of the model whose answers they are (None: they hold for any). `backbone`: the
+    language model that some kinds ask or look into. `settings`: the kind's own, by the names of its configuration
+    class. `report_to`: where a training log goes (`tensorboard`, `wandb`), `log_folder` under which folder."""
 
-    Raises UsageError on an unknown kind, PredictorError where there is too little to learn from.
+    seed: int = 0
+    model: str | None = None
+    backbone: Backbone | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    report_to: str | None = None
+    log_folder: str | None = None
+
+
+def train(kind: str, data: LengthData, target: Target, config: TrainConfig | None = None) -> LengthPredictor:
+    """A predictor of `kind` that learned `target` from all of `data`.
+
+    Raises UsageError on an unknown kind or setting, PredictorError where there is too little to learn from.
     """
-    if kind not in KINDS:
-        raise UsageError(f"There is no predictor of kind {kind!r}; it is one of {', '.join(KINDS)}.")
-    labels = label(data, target)
-    if kind == "constant":
-        from lengthwise.predictors.constant import ConstantPredictor
-
-        return ConstantPredictor.fit(labels.values, labels.is_censored, model=model)
-    return _train_text(data, labels, target, seed, model)
-
-
-def _train_text(data: LengthData, labels: Labels, target: Target, seed: int, model: str | None) -> LengthPredictor:
-    from lengthwise.predictors.text import TextPredictor
-
-    started_s = time.perf_counter()
-    predictor = TextPredictor.fit(
-        labels.requests,
-        labels.values,
-        labels.is_censored,
-        others=_others(data, labels, target),
-        model=model,
-        target=target_name(target, data),
-        seed=seed,
-    )
-    predictor.card = {"data": data.name, "num_prompts": len(data), "train_s": round(time.perf_counter() - started_s, 1)}
+    check_kind(kind)
+    trainer = import_module(f"lengthwise.learning.trainers.{TRAINERS[kind]}")
+    predictor: LengthPredictor = trainer.train(data, target, config or TrainConfig())
     return predictor
 
 
-def _others(data: LengthData, labels: Labels, target: Target) -> Lengths:
-    """What else is known of each label's prompt: a reference answer's length, and the mean of the samples, where the
-    label is another summary of them."""
-    columns: list[Any] = [] if data.reference is None else [data.reference]
-    if target.name not in (ANSWER, "mean") and data.num_samples > 1:
-        columns.append(np.nanmean(data.lengths, axis=1))
-    return np.stack([column[labels.rows] for column in columns], axis=1) if columns else np.empty((len(labels), 0))
+def check_kind(kind: str) -> None:
+    if kind not in TRAINERS:
+        raise UsageError(f"There is no predictor of kind {kind!r} to train; it is one of {', '.join(TRAINERS)}.")
+
+
+def from_settings(config_class: type[Config], settings: Mapping[str, Any]) -> Config:
+    """A kind's configuration from settings by name. Raises UsageError on a name that it doesn't have, or a value that
+    it refuses."""
+    known = getattr(config_class, "__dataclass_fields__", {})
+    for name in settings:
+        if name not in known:
+            has = f"there are {', '.join(sorted(known))}" if known else "this kind has none"
+            raise UsageError(f"There is no setting {name!r}; {has}.")
+    try:
+        return config_class(**settings)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"The settings can't be used: {error}") from error
 
 
 def target_name(target: Target, data: LengthData) -> str:

@@ -22,7 +22,7 @@ from lengthwise.estimates import GRID, MAX_TOKENS, POINTS_PER_OCTAVE, Floats, Le
 from lengthwise.predictors import folder as files
 from lengthwise.predictors.residuals import Doubles
 from lengthwise.predictors.survival import checked_lengths, kaplan_meier, kaplan_meier_median
-from lengthwise.protocols import LengthPredictor
+from lengthwise.protocols import Backbone, LengthPredictor
 from lengthwise.types import Completion, Request
 
 KIND = "calibrated"
@@ -118,8 +118,8 @@ class CalibratedPredictor:
         files.write_header(target, KIND, {"model": self.model, "octaves": self.octaves, "card": self.card})
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Raises PredictorError on a folder that can't be read."""
+    def load(cls, folder: str | Path, backbone: Backbone | None = None) -> Self:
+        """`backbone` is for the inner predictor. Raises PredictorError on a folder that can't be read."""
         from lengthwise.predictors.saved import load_folder
 
         source = Path(folder)
@@ -134,7 +134,7 @@ class CalibratedPredictor:
             raise PredictorError(f"{source} calibrates what is calibrated already. Calibrate the inner one again.")
         model = files.field(source, header, "model", str | None)
         card = files.field(source, {"card": {}, **header}, "card", dict)  # older folders have none
-        return cls(load_folder(inner), octaves, stated, true, model, card)
+        return cls(load_folder(inner, backbone), octaves, stated, true, model, card)
 
 
 def _check_evidence(num_answers: int, num_cut: int) -> None:

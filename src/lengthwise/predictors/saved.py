@@ -7,15 +7,16 @@ from pathlib import Path
 from lengthwise.bundled import PREDICTOR_DIR
 from lengthwise.errors import PredictorError
 from lengthwise.predictors.folder import HEADER, field, read_header
+from lengthwise.predictors.kinds import KINDS, Kind
 from lengthwise.predictors.unknown import UnknownPredictor
-from lengthwise.protocols import LengthPredictor
+from lengthwise.protocols import Backbone, LengthPredictor
 
 SPELLINGS = "`auto`, `none`, `constant:TOKENS`, `oracle:FILE`, or the folder of a saved predictor"
 
 
-def resolve(name: str, model_identity: str) -> LengthPredictor:
+def resolve(name: str, model_identity: str, backbone: Backbone | None = None) -> LengthPredictor:
     """The predictor that `name` means for a model: `auto` is `default_predictor`, all else `load_predictor`."""
-    return default_predictor(model_identity) if name == "auto" else load_predictor(name)
+    return default_predictor(model_identity) if name == "auto" else load_predictor(name, backbone)
 
 
 def default_predictor(model_identity: str) -> LengthPredictor:
@@ -26,8 +27,19 @@ def default_predictor(model_identity: str) -> LengthPredictor:
     return load_folder(PREDICTOR_DIR) if header.get("model") == model_identity else UnknownPredictor()
 
 
-def load_predictor(name_or_dir: str | Path) -> LengthPredictor:
-    """`none`, `constant:TOKENS`, `oracle:FILE`, or a folder. Raises PredictorError with what is wrong and a way out."""
+def needs_backbone(name_or_dir: str | Path) -> bool:
+    """Whether it asks a language model, or looks into one. Raises PredictorError on a folder that can't be read."""
+    folder = Path(name_or_dir)
+    if not folder.is_dir():
+        return False
+    kind = _kind(folder)
+    parts = folder.glob(f"*/{HEADER}") if kind.has_parts else ()
+    return kind.needs_backbone or any(needs_backbone(part.parent) for part in parts)
+
+
+def load_predictor(name_or_dir: str | Path, backbone: Backbone | None = None) -> LengthPredictor:
+    """`none`, `constant:TOKENS`, `oracle:FILE`, or a folder. `backbone` is the language model for those that need one.
+    Raises PredictorError with what is wrong and a way out."""
     kind, _, rest = str(name_or_dir).partition(":")
     if name_or_dir == "none":
         return UnknownPredictor()
@@ -39,27 +51,29 @@ def load_predictor(name_or_dir: str | Path) -> LengthPredictor:
         return _constant(rest)
     if not Path(name_or_dir).is_dir():
         raise PredictorError(f"There is no predictor {str(name_or_dir)!r}; it is {SPELLINGS}.")
-    return load_folder(Path(name_or_dir))
+    return load_folder(Path(name_or_dir), backbone)
 
 
-def load_folder(folder: Path) -> LengthPredictor:
+def load_folder(folder: Path, backbone: Backbone | None = None) -> LengthPredictor:
     """A saved predictor, by the `kind` in its header. Raises PredictorError."""
-    header = read_header(folder)
-    kind = field(folder, header, "kind", str)
-    if kind == "constant":
-        from lengthwise.predictors.constant import ConstantPredictor
+    kind = _kind(folder)
+    if backbone is None and needs_backbone(folder):
+        raise PredictorError(
+            f"The predictor in {folder} asks a language model, or looks into one, and there is none: name it "
+            "(--model), or take an engine that has one."
+        )
+    takes_backbone = kind.needs_backbone or kind.has_parts
+    arguments = (folder, backbone) if takes_backbone else (folder,)
+    predictor: LengthPredictor = kind.predictor_class().load(*arguments)
+    return predictor
 
-        return ConstantPredictor.load(folder)
-    if kind == "text":
-        from lengthwise.predictors.text import TextPredictor
 
-        return TextPredictor.load(folder)
-    if kind == "calibrated":
-        from lengthwise.predictors.calibrated import CalibratedPredictor
-
-        return CalibratedPredictor.load(folder)
-    known = "`constant`, `text` and `calibrated`"
-    raise PredictorError(f"{folder} holds a predictor of kind {kind!r}; this version knows {known}.")
+def _kind(folder: Path) -> Kind:
+    name = field(folder, read_header(folder), "kind", str)
+    if name not in KINDS:
+        known = ", ".join(f"`{one}`" for one in sorted(KINDS))
+        raise PredictorError(f"{folder} holds a predictor of kind {name!r}; this version knows {known}.")
+    return KINDS[name]
 
 
 def _constant(tokens: str) -> LengthPredictor:

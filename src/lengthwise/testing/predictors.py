@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +29,13 @@ ODD_PROMPTS = [
 ]
 
 
-def check_predictor(predictor: LengthPredictor, requests: Sequence[Request]) -> None:
-    """Raise AssertionError where `predictor` breaks the contract. `requests` are at least three that it knows."""
+def check_predictor(
+    predictor: LengthPredictor,
+    requests: Sequence[Request],
+    load: Callable[[Path], LengthPredictor] | None = None,
+) -> None:
+    """Raise AssertionError where `predictor` breaks the contract. `requests` are at least three that it knows. `load`
+    makes it from the folder that it was saved in (its class's own `load`, where that takes nothing else)."""
     assert len(requests) >= 3, "give at least three requests"
     assert isinstance(predictor, LengthPredictor), "it has `model`, `predict` and `observe`"
     assert predictor.model is None or isinstance(predictor.model, str), f"`model` is {predictor.model!r}"
@@ -46,7 +51,7 @@ def check_predictor(predictor: LengthPredictor, requests: Sequence[Request]) -> 
     _check_no_requests(predictor)
     _check_observe(predictor, mixed)
     if hasattr(predictor, "save"):
-        _check_save_and_load(predictor, mixed, estimates)
+        _check_save_and_load(predictor, mixed, load or type(predictor).load)  # type: ignore[attr-defined]
 
 
 def check_rows(estimates: LengthEstimates, num: int) -> None:
@@ -108,12 +113,14 @@ def _check_observe(predictor: LengthPredictor, requests: Sequence[Request]) -> N
     check_rows(predictor.predict(requests), len(requests))
 
 
-def _check_save_and_load(predictor: LengthPredictor, requests: list[Request], estimates: LengthEstimates) -> None:
+def _check_save_and_load(
+    predictor: LengthPredictor, requests: list[Request], load: Callable[[Path], LengthPredictor]
+) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "new" / "predictor"
         for _ in range(2):  # the second time over the first
             predictor.save(folder)  # type: ignore[attr-defined]
-        loaded = type(predictor).load(folder)  # type: ignore[attr-defined]
+        loaded = load(folder)
         assert loaded.model == predictor.model, "the model is saved with it"
         assert _same(loaded.predict(requests), predictor.predict(requests)), "a loaded predictor says the same"
         files = [path for path in folder.rglob("*") if path.is_file()]
