@@ -71,6 +71,19 @@ def test_chats_and_tools_are_seen() -> None:
     assert (alone["system_characters"], alone["history_characters"], alone["num_tools"]) == (0, 0, 0)
 
 
+def test_thinking_is_seen() -> None:
+    """Thinking on, off, or with an effort, however it is asked for; nothing where it is not said."""
+    assert seen()["thinking"] == 0
+    assert [seen(api_fields={"reasoning_effort": effort})["thinking"] for effort in ("low", "high")] == [2, 4]
+    assert seen(api_fields={"reasoning": {"effort": "none"}})["thinking"] == -1
+    for is_on, value in ((True, 1), (False, -1)):
+        assert seen(api_fields={"chat_template_kwargs": {"enable_thinking": is_on}})["thinking"] == value
+    chat = ({"role": "system", "content": "Be kind. /think"}, {"role": "user", "content": "Hello /no_think "})
+    assert seen(prompt=chat)["thinking"] == -1
+    assert seen(prompt="Hello /think")["thinking"] == 1
+    assert seen(api_fields={"reasoning_effort": 3, "chat_template_kwargs": [], "reasoning": "x"})["thinking"] == 0
+
+
 def test_a_limit_is_not_seen() -> None:
     """Estimates are natural lengths: `max_tokens` does not move them."""
     assert seen(max_tokens=5) == seen(max_tokens=5000)

@@ -30,7 +30,8 @@ REFERENCE = "L_gt"
 
 _PROMPTS = ("prompt", "messages", "instruction")
 _SAMPLING = frozenset(field.name for field in fields_of(SamplingParams))
-_API_FIELDS = frozenset({"tools", "tool_choice", "response_format", "n"})
+_THINKING = frozenset({"reasoning", "reasoning_effort", "chat_template_kwargs"})
+_API_FIELDS = frozenset({"tools", "tool_choice", "response_format", "n"}) | _THINKING
 _ANSWER = {"length", "completion_tokens", "usage", "finish_reason", "text"}  # not for a predictor's eyes
 _OWN = {*_PROMPTS, "input", "id", "max_tokens", *_SAMPLING, *_API_FIELDS, *_ANSWER}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -33,6 +33,7 @@ NAMES = (
     "history_characters",
     "num_tools",
     "has_response_format",
+    "thinking",
 )
 
 # `max_tokens` is left out: estimates are natural lengths, which a limit does not change.
@@ -40,6 +41,9 @@ _NUMBER_WORDS = {
     word: number
     for number, word in enumerate(("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), start=2)
 }
+# How much is thought before the answer is written, where it is asked for: off, unsaid, on, or an effort.
+_EFFORTS = {"none": -1.0, "minimal": 1.0, "low": 2.0, "medium": 3.0, "high": 4.0, "xhigh": 5.0}
+_SWITCHES = ("enable_thinking", "thinking")  # of chat templates: Qwen's and SmolLM's, DeepSeek's and Granite's
 _find_numbers = re.compile(r"\b(?:\d{1,4}|" + "|".join(_NUMBER_WORDS) + r")\b").findall
 _count_capitals = re.compile("[A-Z]").findall
 _count_digits = re.compile("[0-9]").findall
@@ -77,10 +81,28 @@ def _text_row(text: str) -> list[float]:
 def _chat_row(request: Request) -> list[float]:
     fields = request.api_fields
     tools = fields.get("tools")
-    about_fields = [len(tools) if isinstance(tools, list) else 0, bool(fields.get("response_format"))]
+    num_tools = len(tools) if isinstance(tools, list) else 0
+    about_fields = [num_tools, bool(fields.get("response_format")), _thinking(request)]
     if isinstance(request.prompt, str):
         return [0, 0, 0, *about_fields]
     sizes = [(message.get("role"), len(message_text(message))) for message in request.prompt]
     system = sum(size for role, size in sizes if role in ("system", "developer"))
     history = sum(size for _, size in sizes[:-1]) - (system if sizes and sizes[-1][0] != "system" else 0)
     return [len(sizes), system, max(history, 0), *about_fields]
+
+
+def _thinking(request: Request) -> float:
+    """By the fields of the API, or by the words that switch it in the last message (Qwen's)."""
+    fields = request.api_fields
+    reasoning = fields.get("reasoning")
+    effort = reasoning.get("effort") if isinstance(reasoning, Mapping) else fields.get("reasoning_effort")
+    if isinstance(effort, str) and effort in _EFFORTS:
+        return _EFFORTS[effort]
+    template = fields.get("chat_template_kwargs")
+    for name in _SWITCHES if isinstance(template, Mapping) else ():
+        if isinstance(template.get(name), bool):
+            return 1.0 if template[name] else -1.0
+    prompt = request.prompt
+    last = prompt if isinstance(prompt, str) else message_text(prompt[-1]) if prompt else ""
+    ending = last[-200:].rstrip()
+    return -1.0 if ending.endswith("/no_think") else float(ending.endswith("/think"))
