@@ -3,8 +3,8 @@
 **Prompt**: `prompt`, `messages`, or `instruction` (with `input` or without). **Lengths**, the first of these that a row
 has: `length` (a number, or a list of samples), `L_t...` (the paper's: one sample a temperature, cut at 512),
 `completion_tokens`, `usage.completion_tokens`. `L_gt` is a reference answer's. An answer whose `finish_reason` is
-`length`, or that fills its row's `max_tokens`, was cut. Sampling parameters, `tools` and `response_format` are carried
-in the request; all further fields are metadata.
+`length`, or that fills its row's `max_tokens`, was cut. Sampling parameters and what else changes lengths (`tools`,
+`response_format`, thinking) are carried in the request; all further fields are metadata.
 """
 
 from __future__ import annotations
