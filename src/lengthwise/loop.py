@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections import deque
@@ -16,6 +15,8 @@ from lengthwise.errors import EngineError, LengthwiseError, UsageError, shown, t
 from lengthwise.estimates import LengthEstimates
 from lengthwise.feeds import Feed as Feed
 from lengthwise.feeds import ThreadedFeed as ThreadedFeed
+from lengthwise.predictors.lessons import Lessons
+from lengthwise.predictors.safely import safe_observe, safe_predict, safe_revise, safe_revise_running
 from lengthwise.protocols import Engine, LengthPredictor, Scheduler
 from lengthwise.types import (
     Capabilities,
@@ -28,14 +29,13 @@ from lengthwise.types import (
     PredictedTokens,
     Prepared,
     Progress,
+    PromptRead,
     Request,
     RunningRequest,
     Start,
     View,
     WaitingRequest,
 )
-
-log = logging.getLogger("lengthwise")
 
 POLL_TIMEOUT_S = 0.2  # how long progress may stand still, and how late a stop may come
 MAX_SILENCE_S = 60.0  # of an engine that was told to let its rows go: what writes on to its end reports sooner
@@ -53,7 +53,7 @@ class Counts:
     completion_tokens: int = 0
     recomputed_tokens: int = 0
     written_tokens: int = 0  # of answers that are not finished
-    expected_tokens: float = 0.0  # of answers that are not finished, by their first estimates
+    expected_tokens: float = 0.0  # of answers that are not finished, as estimated when their prompts were read
     predict_s: float = 0.0
 
     @property
@@ -131,6 +131,10 @@ class Loop:
     cancelled: set[str] = field(default_factory=set)  # what runs and shall end
     is_exhausted: bool = False
     feed_error: Exception | None = None  # what ended the feed; raised when all before it is answered
+    lessons: Lessons = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lessons = Lessons(self.predictor)
 
     def completions(self) -> Iterator[Completion]:
         while not (self.control.is_stopped or self.is_done):
@@ -152,7 +156,10 @@ class Loop:
         if ended or not self.tracked:
             return ended
         self._decide()
-        return self._record(self._poll())
+        events = self._poll()
+        completions = self._record(events)
+        self._learn(events)
+        return completions
 
     def cancel_running(self) -> None:
         """Leave the engine empty: a later run must not meet this one's rows. Raises EngineError if it loses them."""
@@ -167,7 +174,7 @@ class Loop:
             elif time.monotonic() - heard_s >= may_be_silent_s:
                 raise EngineError(f"The engine lost {len(self.running)} requests: cancelled, they were not reported.")
             for event in events:
-                if not isinstance(event, Progress):
+                if not isinstance(event, (Progress, PromptRead)):
                     self.running.pop(event.id, None)
 
     def _cancel(self, request_id: str) -> None:
@@ -258,7 +265,52 @@ class Loop:
             self.tracked[request.id] = tracked
             self.waiting[request.id] = tracked.waiting
         self.counts.expected_tokens += sum(mean)
+        order = self.lessons.starting_order(len(requests))
+        if order is not None:
+            requests, capped = [requests[row] for row in order], capped[list(order)]
         self.scheduler.add([self.waiting[request.id] for request in requests], capped)
+
+    # -- a predictor that learns while the run goes on ---------------------------------------------------------
+
+    def _learn(self, events: Sequence[Event]) -> None:
+        """Only where all have just been told of: else what ended since would stand beside rows whose tokens are those
+        of a while ago, and lengths would seem short."""
+        tells_progress = self.engine.capabilities.reports_progress
+        if not self.lessons.are_heard or (tells_progress and not any(isinstance(event, Progress) for event in events)):
+            return
+        if self.lessons.learn(self._written_tokens if tells_progress else None):
+            self._estimate_anew()
+
+    def _written_tokens(self) -> dict[str, int]:
+        """Of all that was started and has not ended."""
+        cut = {name: request.num_tokens for name, request in self.waiting.items() if request.num_tokens}
+        return cut | {name: row.num_tokens for name, row in self.running.items()}
+
+    def _estimate_anew(self) -> None:
+        """All that waits takes its place in the order again. A window bounds how long that takes."""
+        started_s = time.perf_counter()
+        waiting = list(self.waiting.values())
+        self.scheduler.remove([request.id for request in waiting])
+        for start in range(0, len(waiting), INTAKE_CHUNK):
+            chunk = waiting[start : start + INTAKE_CHUNK]
+            self.scheduler.add(chunk, self._estimated(chunk))
+        self._estimated(list(self.running.values()))
+        self.counts.predict_s += time.perf_counter() - started_s
+
+    def _estimated(self, rows: Sequence[WaitingRequest] | Sequence[RunningRequest]) -> LengthEstimates:
+        """New estimates of requests that are in the run, noted and returned: within limits, given their tokens."""
+        tracked = [self.tracked[row.id] for row in rows]
+        estimates = safe_predict(self.predictor, [one.request for one in tracked])
+        limits = [one.prepared.max_tokens for one in tracked]
+        now = estimates.given([row.num_tokens for row in rows]).capped(limits)
+        is_known = np.isfinite(estimates.median).tolist()
+        p50, p90, mean = (column.tolist() for column in (now.quantile(0.5), now.quantile(0.9), now.mean()))
+        for number, one in enumerate(tracked):
+            one.estimates, one.row = estimates, number
+            self._expect(one, mean[number])
+            if one.request.id in self.waiting and not one.num_cuts:  # it was not begun
+                one.predicted = PredictedTokens(p50[number], p90[number]) if is_known[number] else None
+        return now
 
     # -- what is asked from outside ----------------------------------------------------------------------------
 
@@ -321,6 +373,8 @@ class Loop:
         assert cap > len(tracked.tokens), f"{start.id}: a cap of {cap} leaves nothing to write"
         with _AS_ENGINE_ERROR:
             self.engine.start(tracked.request, tracked.tokens, cap, start.priority)
+        if not tracked.num_cuts:
+            self.lessons.begin(tracked.request)
         running = RunningRequest(start.id, waiting.prompt_tokens, cap, len(tracked.tokens), self.clock())
         self.running[start.id] = running
         self.reserved_kv_tokens += running.reserved_kv_tokens
@@ -344,23 +398,55 @@ class Loop:
             else:
                 cut.append(self._put_back(event))
         if cut:
-            rows = LengthEstimates.concatenate([tracked.estimate_now() for tracked in cut])
-            self.scheduler.add([self.waiting[tracked.request.id] for tracked in cut], rows)
+            self.scheduler.add([self.waiting[tracked.request.id] for tracked in cut], self._estimates_of_cut(cut))
         return completions
+
+    def _estimates_of_cut(self, cut: Sequence[_Tracked]) -> LengthEstimates:
+        """By what is written of them, where predictor and engine can tell; else by their tokens alone."""
+        started_s = time.perf_counter()
+        requests, tokens = [tracked.request for tracked in cut], [tracked.tokens for tracked in cut]
+        revised = safe_revise_running(self.predictor, self.engine, requests, tokens)
+        self.counts.predict_s += time.perf_counter() - started_s
+        if revised is None:
+            return LengthEstimates.concatenate([tracked.estimate_now() for tracked in cut])
+        now = revised.given([len(tracked.tokens) for tracked in cut])
+        return now.capped([tracked.prepared.max_tokens for tracked in cut])
 
     def _note_progress(self, events: Sequence[Event]) -> list[Finished | Failed | Cut]:
         """Gives what is no progress. Most events are, where an engine reports it of every row at every step."""
         others: list[Finished | Failed | Cut] = []
+        read: list[PromptRead] = []
         running, num_written = self.running, 0
         for event in events:
             if isinstance(event, Progress):
                 row = running[event.id]
                 num_written += event.num_tokens - row.num_tokens
                 row.num_tokens = event.num_tokens
+            elif isinstance(event, PromptRead):
+                read.append(event)
             else:
                 others.append(event)
         self.counts.written_tokens += num_written
+        self._revise(read)
         return others
+
+    def _revise(self, read: Sequence[PromptRead]) -> None:
+        """The engine has read these prompts: what waits again later, and what is left to be written, go by what its
+        model made of them. What was `predicted` stays what the request was ordered by."""
+        started_s = time.perf_counter()
+        known = [event for event in read if event.id in self.tracked]  # others are left from a former run
+        rows = [self.tracked[event.id] for event in known]
+        revised = safe_revise(self.predictor, [row.request for row in rows], [event.state for event in known])
+        if revised is not None:
+            limits = [row.prepared.max_tokens for row in rows]
+            for number, (row, mean) in enumerate(zip(rows, revised.capped(limits).mean().tolist(), strict=True)):
+                row.estimates, row.row = revised, number
+                self._expect(row, mean)
+        self.counts.predict_s += time.perf_counter() - started_s
+
+    def _expect(self, tracked: _Tracked, num_tokens: float) -> None:
+        self.counts.expected_tokens += num_tokens - tracked.expected_tokens
+        tracked.expected_tokens = num_tokens
 
     def _note_tokens(self, running: RunningRequest, num_tokens: int) -> None:
         self.counts.written_tokens += num_tokens - running.num_tokens
@@ -421,6 +507,7 @@ class Loop:
         return self._failed(tracked.request, CANCELLED, tracked)
 
     def _failed(self, request: Request, error: ErrorInfo, tracked: _Tracked | None = None) -> Completion:
+        self.lessons.lose(request.id)
         completion = Completion(
             request.id,
             "",
@@ -432,26 +519,6 @@ class Loop:
             metadata=request.metadata,
         )
         return self._refused(completion)
-
-
-def safe_predict(predictor: LengthPredictor, requests: Sequence[Request]) -> LengthEstimates:
-    """Estimates, one row a request; "nothing is known" where a predictor fails: that costs time, never an answer."""
-    try:
-        estimates = predictor.predict(requests)
-        if len(estimates) == len(requests):
-            return estimates
-        log.warning("%s gave %d estimates for %d requests; not used.", predictor, len(estimates), len(requests))
-    except Exception:
-        log.warning("%s failed; going on without estimates.", type(predictor).__name__, exc_info=True)
-    return LengthEstimates.unknown(len(requests))
-
-
-def safe_observe(predictor: LengthPredictor, request: Request, completion: Completion) -> None:
-    """A predictor that fails to learn costs accuracy, never an answer."""
-    try:
-        predictor.observe([request], [completion])
-    except Exception:
-        log.warning("%s could not learn from %s; going on.", type(predictor).__name__, request.id, exc_info=True)
 
 
 class _AsEngineError:

@@ -25,8 +25,9 @@ from lengthwise.errors import EngineError, UsageError
 from lengthwise.feeds import AsyncFeed, Feed
 from lengthwise.intake import Item, Items, Order, Requests, as_feed
 from lengthwise.loop import INTAKE_CHUNK, Control, Counts, Loop
-from lengthwise.protocols import Engine, LengthPredictor, Scheduler
+from lengthwise.protocols import Backbone, Engine, LengthPredictor, PromptPooling, PromptReviser, Scheduler
 from lengthwise.scheduling import named
+from lengthwise.scheduling.arrival import ArrivalScheduler
 from lengthwise.types import Completion, Request
 
 log = logging.getLogger("lengthwise")
@@ -43,7 +44,8 @@ class Pipeline:
 
     `model` is a hub id or a folder (None: the bundled model), opened with its defaults and `max_tokens` as the limit
     of answers whose request gives none; for anything else give an `engine`. `predictor` is "auto" (what is known for
-    this model, else nothing), "none", a folder, or an object; one that learned from another model is not used (what a
+    this model, else one that learns from the pipeline's own answers: requests start in a random order, drawn by `seed`,
+    until it has learned), "none", a folder, or an object; one that learned from another model is not used (what a
     server runs is not checked: there a predictor that was asked for is taken at its word). `scheduler` is "default",
     another of `scheduling.named.NAMES`, or an object, which then serves one run. `window` bounds how many requests
     wait: when fewer do, as many again are read (at least as many as the engine runs at once), and memory does not grow
@@ -72,7 +74,8 @@ class Pipeline:
         if isinstance(scheduler, str):
             named.check_name(scheduler)
         self.engine = engine or _open(model, max_tokens)
-        self.predictor = _usable(predictor, self.engine.model)
+        chosen = _automatic(self.engine, scheduler, seed) if predictor == "auto" else predictor
+        self.predictor = _reading_prompts(_usable(chosen, self.engine), self.engine)
         self.counts = Counts()
         self._scheduler = scheduler
         self._seed = seed
@@ -252,15 +255,28 @@ def make_scheduler(name: str, engine: Engine) -> Scheduler:
     return named.make(name, capabilities)
 
 
-def _usable(predictor: LengthPredictor | str, model: str) -> LengthPredictor:
+def _automatic(engine: Engine, scheduler: Scheduler | str, seed: int) -> LengthPredictor:
+    """What is known for this model; where nothing is, what learns in the run, unless lengths are of no use there."""
+    from lengthwise.predictors import saved
+    from lengthwise.predictors.cold_start import ColdStartConfig, ColdStartPredictor
+    from lengthwise.predictors.unknown import UnknownPredictor
+
+    known = saved.default_predictor(engine.model)
+    if not isinstance(known, UnknownPredictor) or scheduler == "arrival" or isinstance(scheduler, ArrivalScheduler):
+        return known
+    return ColdStartPredictor(engine.model, ColdStartConfig(in_background=engine.model.startswith(SERVED)), seed)
+
+
+def _usable(predictor: LengthPredictor | str, engine: Engine) -> LengthPredictor:
     """The predictor, or one that knows nothing where it learned from another model.
 
     What a server runs can't be compared with it, and a server is never cut short, so that a wrong order costs some time
-    and nothing else: there a predictor that was asked for is used, which is said. "auto" takes none there.
+    and nothing else: there a predictor that was asked for is used, which is said.
     """
     from lengthwise.predictors import saved
 
-    found = saved.resolve(predictor, model) if isinstance(predictor, str) else predictor
+    model = engine.model
+    found = _named(predictor, engine) if isinstance(predictor, str) else predictor
     if found.model in (None, model):
         return found
     if model.startswith(SERVED):
@@ -268,6 +284,31 @@ def _usable(predictor: LengthPredictor | str, model: str) -> LengthPredictor:
         return found
     log.warning("The predictor learned from %s, the model is %s: not used, arrival order.", found.model, model)
     return saved.resolve("none", model)
+
+
+def _named(predictor: str, engine: Engine) -> LengthPredictor:
+    """By its name or folder; one that asks a language model, or looks into one, gets the engine's own."""
+    from lengthwise.predictors import saved
+
+    backbone_of: Callable[[], Backbone] | None = getattr(engine, "backbone", None)
+    backbone = backbone_of() if backbone_of is not None and saved.needs_backbone(predictor) else None
+    return saved.resolve(predictor, engine.model, backbone)
+
+
+def _reading_prompts(predictor: LengthPredictor, engine: Engine) -> LengthPredictor:
+    """Who reads the prompts for a predictor that looks into the model. Where it looks into the engine's own, and the
+    engine can tell: the engine does, when an answer begins, and the estimate is revised then. Else the predictor does,
+    before anything starts. Which of both is said."""
+    from_prefill = getattr(predictor, "from_prefill", None)
+    revising = predictor if isinstance(predictor, PromptReviser) else from_prefill and from_prefill(engine.model)
+    pooling = revising.wants_states if revising else None
+    can_tell = isinstance(engine, PromptPooling) and engine.pool_prompts(pooling)
+    if revising and can_tell:
+        log.info("Lengths are estimated anew when the engine has read a prompt; no prompt is read beforehand.")
+        return revising
+    if from_prefill:
+        log.info("All prompts are read beforehand for their lengths: the engine doesn't tell what it makes of them.")
+    return predictor
 
 
 def _open(model: str | Path | None, max_tokens: int) -> Engine:

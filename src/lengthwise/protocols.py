@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -120,7 +120,82 @@ class Backbone(Protocol):
         (arXiv 2602.11812). Raises PredictorError where the model can't be looked into (it is behind a server)."""
         ...
 
+    def last_state_after(self, requests: Sequence[Request], vector: Floats) -> Floats:
+        """What the last layer makes of `vector` (width) behind each prompt, in place of a token's embedding: n × width;
+        NaN rows where a prompt can't be read. Raises PredictorError where the model can't be looked into."""
+        ...
+
     def with_adapter(self, folder: Path) -> Backbone:
         """The same model with a LoRA adapter (PEFT's layout) switched on. Weights are shared, and the model that writes
         the answers stays as it is. Raises PredictorError where that can't be."""
+        ...
+
+
+@runtime_checkable
+class PromptPooling(Protocol):
+    """An engine that can tell what its model made of the prompts that it reads."""
+
+    def pool_prompts(self, pooling: Pooling | None) -> bool:
+        """From now on send a PromptRead for each answer that begins, before its end; None: no more. Answers stay as
+        they are. False where it can't with this model: none is sent."""
+        ...
+
+
+@runtime_checkable
+class PromptReviser(LengthPredictor, Protocol):
+    """A predictor that knows more once the engine has read a prompt, and looks into no model beforehand."""
+
+    wants_states: Pooling
+
+    def revise(self, requests: Sequence[Request], states: Floats) -> LengthEstimates:
+        """Natural lengths, as `predict`, from states (n × width) as PromptRead brings them."""
+        ...
+
+
+@runtime_checkable
+class Learner(LengthPredictor, Protocol):
+    """A predictor that learns from a run while it goes on: not only what ended is told, but also what was started, so
+    that it can learn from a sample that is not made of short answers."""
+
+    def begin_run(self) -> None:
+        """A run begins; what had not ended in a former one never will."""
+        ...
+
+    def starting_order(self, num: int) -> Sequence[int] | None:
+        """The order in which `num` requests, taken in together, shall start; None: as they came."""
+        ...
+
+    def begin(self, request: Request) -> None:
+        """It is started for the first time. `observe` follows, or `lose`."""
+        ...
+
+    def lose(self, request_id: str) -> None:
+        """It ended without an answer. Ids that were not begun are passed over."""
+        ...
+
+    def learn(self, written: Callable[[], Mapping[str, int]] | None) -> bool:
+        """Now is the time: asked at every step at which the engine told how far all are. `written` gives the tokens of
+        all that have not ended; None: the engine never tells. True if `predict` says something else now, so that what
+        waits is to be estimated anew."""
+        ...
+
+
+@runtime_checkable
+class PartialText(Protocol):
+    """An engine that knows what the tokens of an answer read before it has ended."""
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """As far as it can be read: a character that more tokens make may be missing at the end."""
+        ...
+
+
+@runtime_checkable
+class AnswerReviser(LengthPredictor, Protocol):
+    """A predictor that knows more once a part of an answer is written."""
+
+    def revise_running(
+        self, requests: Sequence[Request], texts: Sequence[str], num_tokens: Sequence[int]
+    ) -> LengthEstimates:
+        """Natural lengths of answers of which `num_tokens` tokens are there, which read `texts`: all above. With
+        nothing written as `predict`."""
         ...

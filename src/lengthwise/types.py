@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lengthwise.errors import RequestError, shown
 
 FinishReason = Literal["stop", "length", "error"]
@@ -278,7 +281,17 @@ class Failed:
     error: ErrorInfo
 
 
-Event = Progress | Cut | Finished | Failed
+@dataclass(frozen=True, slots=True, eq=False)
+class PromptRead:
+    """The engine has read the prompt of an answer that it begins: `state` (width, float32) is what the model's last
+    layer made of it, as `Backbone.states` gives it. Sent only by an engine that was asked to (`pool_prompts`), before
+    the row's end; perhaps twice, where the row was put back meanwhile."""
+
+    id: str
+    state: NDArray[np.float32]
+
+
+Event = Progress | PromptRead | Cut | Finished | Failed
 
 
 @dataclass(frozen=True, slots=True)

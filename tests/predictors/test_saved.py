@@ -92,6 +92,8 @@ def test_missing_and_truncated_files(folder: Path, name: str) -> None:
         ({"learned_from": None}, "learned_from"),
         ({"learned_from": {"model": "m"}}, "learned_from"),
         ({"learned_from": {**LEARNED_FROM, "model": 3}}, "learned_from.model` is 3"),
+        ({"learned_from": {**LEARNED_FROM, "num_examples": "many"}}, "learned_from.num_examples` is 'many'"),
+        ({"learned_from": {**LEARNED_FROM, "num_censored": -1}}, "learned_from.num_censored` is -1"),
         ({"learned_from": {**LEARNED_FROM, "sampling": 5}}, "learned_from.sampling"),
         ({"learned_from": {**LEARNED_FROM, "sampling": [{}]}}, "learned_from.sampling"),
         ({"card": []}, "'card' is"),

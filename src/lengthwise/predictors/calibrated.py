@@ -18,22 +18,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lengthwise.errors import PredictorError
-from lengthwise.estimates import GRID, MAX_TOKENS, POINTS_PER_OCTAVE, Floats, LengthEstimates
+from lengthwise.estimates import MAX_TOKENS, Floats, LengthEstimates
 from lengthwise.predictors import folder as files
+from lengthwise.predictors.correction import are_levels, corrected, levels, opened, scaled
 from lengthwise.predictors.residuals import Doubles
-from lengthwise.predictors.survival import checked_lengths, kaplan_meier, kaplan_meier_median
+from lengthwise.predictors.survival import checked_lengths, kaplan_meier_median
 from lengthwise.protocols import Backbone, LengthPredictor
 from lengthwise.types import Completion, Request
 
 KIND = "calibrated"
 INNER = "inner"
 MIN_ANSWERS = 20  # that were not cut; fewer say nothing of the outer tenths
-MAX_LEVELS = 1001
-
-# A curve says nothing of lengths that it calls impossible: all have the rank 0 or 1. So it is mixed with a little of
-# one without ends (half of the answers at n tokens reach 2n, around the same median), which a calibration then weighs.
-ENDLESS_SHARE = 0.02
-_GOLDEN = 0.6180339887498949  # its multiples fill the unit interval evenly, in whatever order lengths come
 
 
 class CalibratedPredictor:
@@ -72,19 +67,22 @@ class CalibratedPredictor:
 
         `model` is the identity of the model that answered; None: that of `inner`. Raises ValueError on lengths that
         can't be, PredictorError on fewer than 20 answers that were not cut, or where `inner` knows no distribution to
-        correct.
+        correct. Answers of which it knows nothing are left out.
         """
         tokens, censored = checked_lengths(lengths, is_censored)
         if len(tokens) != len(requests):
             raise ValueError(f"There are {len(requests)} requests and {len(tokens)} lengths; each needs its own.")
         _check_evidence(len(tokens), int(censored.sum()))
         estimates = inner.predict(requests)
-        if not np.isfinite(estimates.median).all() or np.isfinite(estimates.limit).any():
+        is_known = np.isfinite(estimates.median)
+        if not is_known.any() or np.isfinite(estimates.limit).any():
             raise PredictorError("This predictor gives no distribution that could be calibrated; train one first.")
+        tokens, censored, estimates = tokens[is_known], censored[is_known], estimates[is_known]
+        _check_evidence(len(tokens), int(censored.sum()))
         octaves = _middle(np.log2(tokens / estimates.median), censored)
-        stated, true = _levels(_opened(_scaled(estimates, octaves)), tokens, censored)
+        stated, true = levels(opened(scaled(estimates, octaves)), tokens, censored)
         fitted = cls(inner, octaves, stated, true, model or inner.model)
-        factors = np.minimum(fitted.predict(requests).median, MAX_TOKENS) / estimates.median
+        factors = np.minimum(fitted._corrected(estimates).median, MAX_TOKENS) / estimates.median
         fitted.card = {
             "num_answers": len(tokens),
             "num_cut": int(censored.sum()),
@@ -94,10 +92,10 @@ class CalibratedPredictor:
 
     def predict(self, requests: Sequence[Request]) -> LengthEstimates:
         """Rows of which `inner` knows nothing stay so."""
-        scaled = _scaled(self.inner.predict(requests), self.octaves)
-        corrected = 1 - np.interp(1 - _opened(scaled).survival, self.stated, self.true)
-        is_known = np.isfinite(scaled.median)[:, None]
-        return LengthEstimates.from_survival(np.where(is_known, corrected, scaled.survival))
+        return self._corrected(self.inner.predict(requests))
+
+    def _corrected(self, estimates: LengthEstimates) -> LengthEstimates:
+        return corrected(scaled(estimates, self.octaves), self.stated, self.true)
 
     def observe(self, requests: Sequence[Request], completions: Sequence[Completion]) -> None:
         self.inner.observe(requests, completions)
@@ -127,7 +125,7 @@ class CalibratedPredictor:
         octaves = float(files.field(source, header, "octaves", float | int))
         arrays = files.read_arrays(source, {"stated": (None,), "true": (None,)})
         stated, true = arrays["stated"], arrays["true"]
-        if stated.shape != true.shape or not (_rises(stated) and _rises(true)) or not abs(octaves) < 17:
+        if not are_levels(stated, true) or not abs(octaves) < 17:
             raise PredictorError(f"{source}: its levels are no calibration. Calibrate the predictor again.")
         inner: Any = source / INNER
         if files.read_header(inner).get("kind") == KIND:
@@ -151,40 +149,3 @@ def _middle(octaves: Doubles, is_censored: NDArray[np.bool_]) -> float:
     below, and nothing becomes shorter: past the cut the inner curves go on as they were."""
     middle = kaplan_meier_median(octaves, is_censored)
     return middle if np.isfinite(middle) else max(0.0, float(octaves[~is_censored].max()))
-
-
-def _scaled(estimates: LengthEstimates, octaves: float) -> LengthEstimates:
-    """All lengths times 2 ** octaves: the curves, moved along the grid."""
-    position = np.arange(len(GRID)) - octaves * POINTS_PER_OCTAVE
-    left = np.floor(position).astype(np.intp)
-    share = (position - left).astype(np.float32)
-    padded = np.pad(estimates.survival, ((0, 0), (1, 1)), mode="edge")
-    padded[:, 0] = 1
-    before, after = (padded[:, np.clip(index + 1, 0, len(GRID) + 1)] for index in (left, left + 1))
-    return LengthEstimates.from_survival(before + (after - before) * share)
-
-
-def _opened(estimates: LengthEstimates) -> LengthEstimates:
-    """Curves with a little chance for every length; what is unknown stays so."""
-    endless = 1 / (1 + GRID / estimates.median[:, None])
-    return LengthEstimates.from_survival((1 - ENDLESS_SHARE) * estimates.survival + ENDLESS_SHARE * endless)
-
-
-def _levels(estimates: LengthEstimates, tokens: Doubles, is_censored: Any) -> tuple[Floats, Floats]:
-    """What stated chances are worth: both rise from 0 to 1.
-
-    n tokens stand for all lengths above n - 1, evenly: whole numbers come often, and equal ranks would say nothing of
-    the chances between them.
-    """
-    spread = np.arange(len(tokens)) * _GOLDEN % 1
-    ranks = 1 - estimates.exceeds(np.maximum(tokens - spread, 0.5)).astype(np.float64)
-    at = np.unique(ranks)
-    at = at[np.linspace(0, len(at) - 1, min(len(at), MAX_LEVELS - 2)).round().astype(int)]
-    true = 1 - kaplan_meier(ranks, is_censored, at)
-    inside = (at > 0) & (at < 1)
-    levels = [np.concatenate([[0.0], values[inside], [1.0]]).astype(np.float32) for values in (at, true)]
-    return levels[0], levels[1]
-
-
-def _rises(levels: Floats) -> bool:
-    return len(levels) >= 2 and levels[0] == 0 and levels[-1] == 1 and bool((np.diff(levels) >= 0).all())

@@ -96,5 +96,8 @@ def _length(place: str, row: Mapping[str, Any]) -> float:
             f"{place} has no length, neither `length` nor `usage.completion_tokens`; give the answers of a former run."
         )
     if isinstance(length, bool) or not isinstance(length, int | float) or not 1 <= length < float("inf"):
-        raise PredictorError(f"{place} has the length {length!r}; a number of tokens, 1 or more, was expected.")
+        raise PredictorError(
+            f"{place} has the length {length!r:.60}; a number of tokens, 1 or more, was expected. Give the answers of "
+            "a former run, or each prompt's own length."
+        )
     return float(length)

@@ -36,6 +36,9 @@ class Provenance:
             raise PredictorError(f"`learned_from` holds {given!r:.200}; {names} were expected. Train it again.")
         if not isinstance(fields["model"], str | None):
             raise PredictorError(f"`learned_from.model` is {fields['model']!r:.60}; a text or null was expected.")
+        for name in ("num_examples", "num_censored"):
+            if not isinstance(fields[name], int) or fields[name] < 0:
+                raise PredictorError(f"`learned_from.{name}` is {fields[name]!r:.60}; a number from 0 was expected.")
         return cls(**{**fields, "sampling": _read_sampling(fields["sampling"])})
 
 

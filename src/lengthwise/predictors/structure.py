@@ -99,9 +99,10 @@ def _thinking(request: Request) -> float:
     if isinstance(effort, str) and effort in _EFFORTS:
         return _EFFORTS[effort]
     template = fields.get("chat_template_kwargs")
-    for name in _SWITCHES if isinstance(template, Mapping) else ():
-        if isinstance(template.get(name), bool):
-            return 1.0 if template[name] else -1.0
+    switches = [template.get(name) for name in _SWITCHES] if isinstance(template, Mapping) else []
+    for is_on in switches:
+        if isinstance(is_on, bool):
+            return 1.0 if is_on else -1.0
     prompt = request.prompt
     last = prompt if isinstance(prompt, str) else message_text(prompt[-1]) if prompt else ""
     ending = last[-200:].rstrip()

@@ -21,10 +21,10 @@ from lengthwise.predictors.boosting_fit import BoostingConfig
 from lengthwise.predictors.provenance import Provenance
 from lengthwise.predictors.residuals import MAX_RESIDUAL, NUM_RESIDUALS, Doubles, ResidualTable
 from lengthwise.predictors.terms import prompt_text
+from lengthwise.predictors.vocabulary import read_vocabulary, write_vocabulary
 from lengthwise.types import Completion, Request
 
 KIND = "text"
-VOCABULARY = "vocabulary.txt"
 CHUNK = 8192  # requests at once: 2 MiB of curves, 9 MiB of coordinates
 
 
@@ -130,8 +130,7 @@ class TextPredictor:
         target, weights = Path(folder), self.weights
         target.mkdir(parents=True, exist_ok=True)
         (target / files.HEADER).unlink(missing_ok=True)
-        text = "\n".join(weights.vocabulary)
-        (target / VOCABULARY).write_bytes(text.encode("utf-8", "surrogatepass"))
+        write_vocabulary(target, weights.vocabulary)
         arrays, digest = weights.boosting.save(target) if weights.boosting else ({}, {})
         files.write_arrays(
             target,
@@ -164,7 +163,7 @@ def clipped(log_lengths: Doubles) -> Doubles:
 
 
 def _read_weights(folder: Path, header: dict[str, Any]) -> TextWeights:
-    vocabulary = _read_vocabulary(folder / VOCABULARY)
+    vocabulary = read_vocabulary(folder)
     num_terms = len(vocabulary)
     shapes: dict[str, tuple[int | None, ...]] = {
         "idf": (num_terms,),
@@ -185,13 +184,3 @@ def _read_weights(folder: Path, header: dict[str, Any]) -> TextWeights:
     boosting = Boosting.load(folder, header, num_terms) if DIGEST in header else None
     weights = (arrays["idf"], arrays["coefficients"], intercept, table, arrays["marginal"])
     return TextWeights(vocabulary, *weights, boosting)
-
-
-def _read_vocabulary(path: Path) -> list[str]:
-    try:
-        vocabulary = path.read_bytes().decode("utf-8", "surrogatepass").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PredictorError(f"{path} can't be read as text ({error}). Train the predictor again.") from error
-    if len(set(vocabulary)) != len(vocabulary):
-        raise PredictorError(f"{path} holds a term twice. Train the predictor again.")
-    return vocabulary

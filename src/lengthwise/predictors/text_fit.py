@@ -60,7 +60,7 @@ def fit_text(
         raise ValueError(f"There are {len(requests)} requests and {len(tokens)} lengths; each request needs its own.")
     texts, first, which = _distinct(requests)
     folds = _folds(which, seed, config)
-    vocabulary, idf = _fit_vocabulary(texts, config)
+    vocabulary, idf = fit_vocabulary(texts, config.max_terms, config.min_prompts)
     bags = Bag(vocabulary, idf).rows(texts)
     examples = _Examples(bags[which], np.log(tokens), censored, folds)
     table, filled, alpha = _fit_residuals(examples, config)
@@ -142,12 +142,10 @@ def _folds(which: NDArray[np.intp], seed: int, config: TextConfig) -> Folds:
     return list(splitter.split(which, groups=which))
 
 
-def _fit_vocabulary(texts: Sequence[str], config: TextConfig) -> tuple[list[str], Floats]:
+def fit_vocabulary(texts: Sequence[str], max_terms: int, min_prompts: int) -> tuple[list[str], Floats]:
     """The terms and their weights, each prompt once: words of one prompt only tell nothing of others, however often it
-    was answered."""
-    vectorizer = TfidfVectorizer(
-        analyzer=terms, dtype=np.float32, max_features=config.max_terms, min_df=config.min_prompts
-    )
+    was answered. Raises PredictorError where no term is left."""
+    vectorizer = TfidfVectorizer(analyzer=terms, dtype=np.float32, max_features=max_terms, min_df=min_prompts)
     try:
         vectorizer.fit(texts)
     except ValueError as error:  # scikit-learn's way to say that no term is left

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from lengthwise.protocols import Engine
 from lengthwise.testing.fakes import WatchedEngine
-from lengthwise.types import Cut, Failed, Finished, Prepared, Progress, Request
+from lengthwise.types import Cut, Failed, Finished, Prepared, Progress, PromptRead, Request
 
 MAX_SILENCE_S = 300.0  # a large model on a slow device may take this long for its first answer
 
@@ -85,7 +85,7 @@ def _check_continuing(engine: WatchedEngine, requests: Sequence[Request], whole:
 def _check_cancel(engine: WatchedEngine, request: Request) -> None:
     engine.start(request, (), _prepared(engine, [request])[0].max_tokens, None)
     engine.cancel(request.id)
-    events = [event for event in engine.poll(1.0) if not isinstance(event, Progress)]
+    events = [event for event in engine.poll(1.0) if not isinstance(event, (Progress, PromptRead))]
     assert [(type(event), event.id) for event in events] == [(Cut, request.id)], f"cancelled, but {events}"
     assert isinstance(events[0], Cut)
     assert events[0].reason == "cancelled"

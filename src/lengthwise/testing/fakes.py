@@ -11,7 +11,7 @@ from lengthwise.engines.replay import ReplayConfig, ReplayEngine
 from lengthwise.errors import EngineError
 from lengthwise.estimates import GRID, LengthEstimates
 from lengthwise.protocols import Engine
-from lengthwise.types import Capabilities, Completion, ErrorInfo, Event, Prepared, Progress, Request
+from lengthwise.types import Capabilities, Completion, ErrorInfo, Event, Prepared, Progress, PromptRead, Request
 
 
 class FakeHTTPEngine(ReplayEngine):
@@ -109,7 +109,7 @@ class WatchedEngine:
         events = self._engine.poll(timeout_s)
         for event in events:
             assert event.id in self._reserved, f"{event} for a request that does not run"
-            if not isinstance(event, Progress):
+            if not isinstance(event, (Progress, PromptRead)):
                 del self._reserved[event.id]
         return events
 

@@ -86,6 +86,13 @@ def test_it_answers_as_our_own_engine_does(engine: OpenAIEngine) -> None:
         )
 
 
+def test_its_model_is_asked_as_one_that_is_loaded_here(engine: OpenAIEngine) -> None:
+    """A backbone behind the server answers what one of our own does."""
+    requests = [request for request in asked() if request.id != "short"]
+    own = open_engine(ModelOptions(), RunOptions(batch_size=4)).backbone()
+    assert engine.backbone().ask(requests, 12) == own.ask(requests, 12)
+
+
 def test_a_field_that_it_does_not_know_is_an_error_row(engine: OpenAIEngine) -> None:
     """The server's own sentence; the other request is answered."""
     bad = Request("bad", "Hi", api_fields={"no_such_field": 1})

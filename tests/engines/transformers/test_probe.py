@@ -48,8 +48,9 @@ def test_the_choice_is_the_fewest_rows_near_the_best_rate(fixed_s, row_s, max_ro
     samples, is_exhausted = measure(linear(fixed_s, row_s), max_rows, clock=lambda: 0.0)
     chosen = Probe(samples, 256, is_exhausted).max_running(max_rows)
     rates = {rows: rows / seconds for rows, seconds in samples}
-    assert rates[chosen] >= 0.9 * max(rates.values())
-    assert all(rate < 0.9 * max(rates.values()) for rows, rate in rates.items() if rows < chosen)
+    enough, tie = 0.9 * max(rates.values()), 1 + 1e-9  # a rate of just nine tenths may fall on either side
+    assert rates[chosen] * tie >= enough
+    assert all(rate < enough * tie for rows, rate in rates.items() if rows < chosen)
     assert chosen <= min(max_rows, MAX_ROWS)
 
 

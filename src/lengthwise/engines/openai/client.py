@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from collections import deque
 from functools import lru_cache
@@ -65,6 +66,12 @@ class Client:
                 f"No connection can be made: {_why(error)}. Look at the base URL and at what the environment says of "
                 "proxies (ALL_PROXY, HTTPS_PROXY, HTTP_PROXY) and certificates (SSL_CERT_FILE, SSL_CERT_DIR)."
             ) from error
+
+    def another(self) -> Client:
+        """One with the same key and settings, for another event loop."""
+        other = copy.copy(self)
+        other._idle = deque([(self._new_client(), time.monotonic())])
+        return other
 
     async def post(self, url: str, content: bytes) -> bytes | Fault:
         """The body of a 200, or what went wrong. A body is whole or not there: no part of an answer is ever used, so

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from lengthwise.engines.openai.asking import Asking, Question
+from lengthwise.engines.openai.backbone import ServerBackbone
 from lengthwise.engines.openai.body import body_of, path_of, prepare
 from lengthwise.engines.openai.client import Client
 from lengthwise.engines.openai.concurrency import MAX_FOUND, FixedLimit, FoundLimit, FoundLimitConfig, Limit
@@ -56,6 +57,20 @@ class OpenAIEngine:
         self._broken: EngineError | None = None
         self._is_break_said = False
         self._is_rest_given = False  # all that had ended before it broke
+        self._policy = policy
+        self._max_concurrency = max_concurrency
+        self._backbone: ServerBackbone | None = None
+
+    def backbone(self) -> ServerBackbone:
+        """The model for predictors that ask it, over connections of its own; closed with this engine."""
+        if self._backbone is None:
+            self._backbone = ServerBackbone(self.model, self._another)
+        return self._backbone
+
+    def _another(self) -> OpenAIEngine:
+        """An engine for the same servers, as many requests at once as this one."""
+        client, thread = self._client.another(), LoopThread("lengthwise-openai-backbone")
+        return OpenAIEngine(self._options, self._name, client, thread, self._policy, self._max_concurrency)
 
     @property
     def description(self) -> str:
@@ -130,6 +145,8 @@ class OpenAIEngine:
     def close(self) -> None:
         if self._thread.is_closed:
             return
+        if self._backbone is not None:
+            self._backbone.close()
         self._thread.run(self._shut_down())
         self._thread.close()
         self._running.clear()

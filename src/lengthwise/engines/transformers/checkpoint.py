@@ -29,6 +29,7 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+PICKLED_ADAPTER_WEIGHTS = "adapter_model.bin"  # as older versions of peft save it
 LFS_POINTER = b"version https://git-lfs"
 
 _HOW_TO_CONVERT = (

@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,11 @@ from lengthwise.engines.transformers.prompts import Prompts
 from lengthwise.engines.transformers.rows import Row
 from lengthwise.engines.transformers.sampling import INVALID_TOKEN, Sampler
 from lengthwise.errors import RequestError
+from lengthwise.protocols import Pooling
 from lengthwise.types import Capabilities, Cut, ErrorInfo, Event, Failed, Finished, Prepared, Progress, Request
+
+if TYPE_CHECKING:
+    from lengthwise.engines.transformers.backbone import LocalBackbone
 
 log = logging.getLogger("lengthwise")
 
@@ -63,6 +67,16 @@ class RowsEngine(ABC):
         self._prompts = prompts
         self._waiting: list[Row] = []
         self._ended: list[Event] = []
+        self._backbone: LocalBackbone | None = None
+
+    def backbone(self) -> LocalBackbone:
+        """The model for predictors that ask it or look into it, over the same weights; made at first use. What is done
+        there changes nothing here."""
+        if self._backbone is None:
+            from lengthwise.engines.transformers.backbone import LocalBackbone
+
+            self._backbone = LocalBackbone(self._loaded)
+        return self._backbone
 
     def prepare(self, requests: Sequence[Request]) -> list[Prepared | ErrorInfo]:
         return self._prompts.prepare(requests)
@@ -76,6 +90,10 @@ class RowsEngine(ABC):
         self._waiting.append(row)
         if len(row.tokens) >= row.end:
             self._reach_end(row)
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """See `protocols.PartialText`."""
+        return str(self._loaded.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     @abstractmethod
     def _leave(self, row: Row, event: Event, is_finite: bool) -> None:
@@ -122,7 +140,7 @@ class RowsEngine(ABC):
     def _text(self, row: Row) -> str:
         if row.text is not None and row.text.is_stopped:
             return row.text.text
-        return str(self._loaded.tokenizer.decode(row.tokens, skip_special_tokens=True))
+        return self.text_of(row.tokens)
 
 
 class TransformersEngine(RowsEngine):
@@ -152,6 +170,10 @@ class TransformersEngine(RowsEngine):
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(max_running=self._max_running, kv_tokens=self._config.kv_tokens)
+
+    def pool_prompts(self, pooling: Pooling | None) -> bool:
+        """See `protocols.PromptPooling`. For `entropy` the prompts' logits are made as well, a part at a time."""
+        return self._model.prompts.set_pooling(pooling)
 
     @torch.inference_mode()
     def cancel(self, request_id: str) -> None:
@@ -268,7 +290,7 @@ class TransformersEngine(RowsEngine):
             log.warning("No memory to shrink the key/value cache: it stays as large.")
 
     def _take_events(self) -> list[Event]:
-        events, self._ended = self._ended, []
+        events, self._ended = [*self._model.prompts.take(), *self._ended], []
         now_s = time.monotonic()
         if now_s - self._last_progress_s >= self._config.progress_interval_s:
             self._last_progress_s = now_s

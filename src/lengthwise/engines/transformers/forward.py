@@ -21,6 +21,7 @@ from lengthwise.engines.transformers.cache import (
 )
 from lengthwise.engines.transformers.memory import release_memory
 from lengthwise.engines.transformers.model import LoadedModel
+from lengthwise.engines.transformers.prompt_pool import PromptPool
 from lengthwise.engines.transformers.rows import Row
 
 # Share of the blocks up to the last one in use that rows must have. A step's time grows with the blocks it reads, and
@@ -44,6 +45,7 @@ class RowModel:
         self._max_read_tokens = max_read_tokens
         self._max_padding_tokens = max_padding_tokens
         self.last_view: BlockView | None = None
+        self.prompts = PromptPool(loaded.model)
 
     def num_fitting(self, waiting: Sequence[Row], running: Sequence[Row]) -> int:
         """How many of those that wait, from the first, may enter now. Each row keeps room for one block more, if it
@@ -59,6 +61,7 @@ class RowModel:
         """Let rows enter: their keys, all but the newest token's, go into the cache. Raises OutOfBlocks, or the
         device's out-of-memory error: the rows have not entered then, and have no blocks."""
         self._take_blocks(rows)
+        self.prompts.expect(rows)
         try:
             for batch in self._batches([row for row in rows if row.position > 0]):
                 self._read(batch)
@@ -74,19 +77,21 @@ class RowModel:
         self._close_gaps()
         view, self._cache.write = self._plan(rows)
         self.last_view = view
-        with block_attention(self._loaded.model, view):
+        with block_attention(self._loaded.model, view), self.prompts.watching() as seen:
             out = self._loaded.model(
                 input_ids=torch.tensor([[row.last_token] for row in rows], device=self._loaded.device),
                 position_ids=view.position.unsqueeze(1),
                 past_key_values=self._cache,
                 use_cache=True,
             )
+        self.prompts.add_last(rows, seen)
         logits: Tensor = out.logits[:, -1]
         return logits
 
     def leave(self, row: Row, is_finite: bool = False) -> None:
         """Take the row's blocks back. They are cleared, for they may hold NaN, unless the row is known to have none:
         the last step over all that it has in the cache gave numbers."""
+        self.prompts.forget(row)
         if not is_finite:
             self._cache.clear(row.blocks)
         self._blocks.put_back(row)
@@ -101,6 +106,7 @@ class RowModel:
 
     def close(self) -> None:
         self._cache = BlockCache()
+        self.prompts.clear()
         release_memory(self._loaded.device)
 
     def _take_blocks(self, rows: Sequence[Row]) -> None:
@@ -151,12 +157,14 @@ class RowModel:
         for index, row in enumerate(rows):
             ids[index, : row.position] = torch.tensor((row.prompt + row.tokens)[:-1])
         self._cache.write = PromptWrite.of(rows, self._loaded.device)
-        self._loaded.model(
-            input_ids=ids.to(self._loaded.device),
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        with self.prompts.watching() as seen:
+            self._loaded.model(
+                input_ids=ids.to(self._loaded.device),
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        self.prompts.add_prompts(rows, seen)
 
     def _plan(self, rows: Sequence[Row]) -> tuple[BlockView, StepWrite]:
         num_blocks = np.array([len(row.blocks) for row in rows])

@@ -69,7 +69,7 @@ def load_model(options: ModelOptions) -> LoadedModel:
     with _quiet(), _as_model_error(files.name):
         model = _load_weights(files.folder, files.config, options, device)
         if files.adapter is not None:
-            _add_adapter(model, files.adapter, str(options.adapter))
+            add_adapter(model, files.adapter, str(options.adapter))
     eos = eos_token_ids(model, files.tokenizer)
     _drop_generation_defaults(model, eos)
     encode = PromptEncoder(files.tokenizer, files.template, _max_token_id(model, files.tokenizer))
@@ -81,6 +81,15 @@ def identify_model(options: ModelOptions) -> str:
     files = _find_files(options)
     find_weights(files.folder, files.name, options.revision)
     return _identity(files, options)
+
+
+def read_without_weights(options: ModelOptions) -> tuple[str, PromptEncoder, int]:
+    """A model's identity, how it reads prompts, and the tokens that prompt and answer may have: what can be known
+    without loading it. Raises ModelError."""
+    files = _find_files(options)
+    find_weights(files.folder, files.name, options.revision)
+    context_tokens = _context_tokens(files.config, files.tokenizer, options.context_tokens)
+    return _identity(files, options), PromptEncoder(files.tokenizer, files.template, None), context_tokens
 
 
 def choose_device(wanted: str) -> str:
@@ -224,11 +233,13 @@ def _quantization(wanted: str | None) -> BitsAndBytesConfig | None:
     return quantization
 
 
-def _add_adapter(model: PreTrainedModel, folder: Path, name: str) -> None:
-    """Put a LoRA adapter into the model, unmerged: merging into 16 bit or quantised weights would change answers."""
+def add_adapter(model: PreTrainedModel, folder: Path, name: str) -> None:
+    """Put a LoRA adapter into the model, unmerged: merging into 16 bit or quantised weights would change answers.
+    `name` is what messages call it. Raises ModelError where it doesn't fit."""
     try:
-        info = model.load_adapter(str(folder), adapter_kwargs={"local_files_only": True})
-    except (RuntimeError, ValueError, KeyError, AttributeError) as error:
+        with _quiet():
+            info = model.load_adapter(str(folder), adapter_kwargs={"local_files_only": True})
+    except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(
             f"The adapter {name!r} does not fit the model ({first_line(error)}): give its own base."
         ) from error

@@ -102,7 +102,7 @@ def probe(loaded: LoadedModel, max_rows: int) -> Probe:
     """The kept measurement for this model, device and software, or a new one, which is kept. At most `max_rows` rows
     of CONTEXT_TOKENS tokens are tried: what the memory has room for."""
     key = _key(loaded)
-    kept = probe_store.read(key, _from_json)
+    kept = probe_store.read(key, from_json)
     if kept is not None and kept.covers(max_rows):
         return kept
     context_tokens = min(CONTEXT_TOKENS, loaded.context_tokens)
@@ -235,7 +235,7 @@ def _to_json(found: Probe) -> dict[str, object]:
     }
 
 
-def _from_json(value: dict[str, object]) -> Probe:
+def from_json(value: dict[str, object]) -> Probe:
     """Raises KeyError, TypeError or ValueError on anything that this file did not write."""
     raw, context_tokens, is_exhausted = value["samples"], value["context_tokens"], value["is_exhausted"]
     if not isinstance(raw, list) or not isinstance(context_tokens, int) or not isinstance(is_exhausted, bool):

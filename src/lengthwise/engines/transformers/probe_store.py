@@ -60,6 +60,19 @@ def read(key: Key, parse: Callable[[dict[str, Any]], T]) -> T | None:
         return None
 
 
+def newest(wanted: Key, parse: Callable[[dict[str, Any]], T]) -> T | None:
+    """What was kept last for any key that has all of `wanted`; None where there is nothing that can be used."""
+    found: list[tuple[float, T]] = []
+    for path in (cache_dir() / "probes").glob("*.json"):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if wanted.items() <= content["key"].items():
+                found.append((path.stat().st_mtime, parse(content["value"])))
+        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            log.warning("The kept measurement %s can't be used (%s).", path, error)
+    return max(found, key=lambda one: one[0])[1] if found else None
+
+
 def write(key: Key, value: Mapping[str, object]) -> None:
     path = path_of(key)
     try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from typing import Protocol
 
-from lengthwise.engines.transformers.model import LoadedModel
+from lengthwise.engines.transformers.model import EncodePrompt
 from lengthwise.engines.transformers.templates import PromptEncoder
 from lengthwise.errors import RequestError
 from lengthwise.types import ErrorInfo, Prepared, Request, unsupported_field
@@ -13,6 +14,16 @@ from lengthwise.types import ErrorInfo, Prepared, Request, unsupported_field
 # Ids are kept from `prepare` to the end of a request, 4 bytes each, as long as they take less than this: 64 MiB.
 # What is beyond is encoded again when it starts (0.1 ms a prompt), so that a million prompts don't fill the memory.
 MAX_KEPT_TOKENS = 2**24
+
+
+class PromptReader(Protocol):
+    """What must be known of a model to prepare its requests; its weights are not."""
+
+    @property
+    def encode_prompt(self) -> EncodePrompt: ...
+
+    @property
+    def context_tokens(self) -> int: ...
 
 
 class Prompts:
@@ -23,7 +34,7 @@ class Prompts:
     clamped to the context.
     """
 
-    def __init__(self, loaded: LoadedModel, default_max_tokens: int) -> None:
+    def __init__(self, loaded: PromptReader, default_max_tokens: int) -> None:
         self._encode = loaded.encode_prompt
         self._context_tokens = loaded.context_tokens
         self._default_max_tokens = default_max_tokens

@@ -1,0 +1,181 @@
+"""How much longer an answer goes on, from what is written of it: a base predictor, revised while answers are written.
+
+`given(n)` of the base only knows that the answer has not ended. What is written tells more: which of the ten items
+asked for it is at, whether it says its closing words. A regression by trees foretells the logarithm of the tokens that
+are left, and the residuals of answers that it had not seen give the spread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lengthwise.errors import PredictorError
+from lengthwise.estimates import GRID, POINTS_PER_OCTAVE, Floats, LengthEstimates
+from lengthwise.predictors import folder as files
+from lengthwise.predictors.provenance import Provenance
+from lengthwise.predictors.remaining_features import NAMES, partial_features
+from lengthwise.predictors.residuals import MAX_RESIDUAL, NUM_RESIDUALS, Doubles, ResidualTable
+from lengthwise.protocols import Backbone, LengthPredictor
+from lengthwise.types import Completion, Request
+
+KIND = "remaining"
+BASE = "base"
+TREES = "trees.txt"  # LightGBM's own text format: numbers, no code
+DIGEST = "trees_sha256"
+LEAST_AT_N = 0.25  # of a curve at the tokens that are there: a small share of it is no curve any more (MIN_SURVIVAL)
+
+
+class RemainingPredictor:
+    """`base`, and for answers that are being written `trees` and their `residuals`. Before anything is written it is
+    the base."""
+
+    def __init__(
+        self,
+        base: LengthPredictor,
+        trees: str,
+        residuals: ResidualTable,
+        learned_from: Provenance,
+        card: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Raises PredictorError on trees that can't be read, or that were grown on other columns."""
+        self.base = base
+        self.trees = trees
+        self.residuals = residuals
+        self.learned_from = learned_from
+        self.card = dict(card or {})
+        self.model = learned_from.model
+        self._booster = _read_trees(trees)
+
+    def predict(self, requests: Sequence[Request]) -> LengthEstimates:
+        return self.base.predict(requests)
+
+    def revise_running(
+        self, requests: Sequence[Request], texts: Sequence[str], num_tokens: Sequence[int]
+    ) -> LengthEstimates:
+        """Lengths of whole answers that have `num_tokens` tokens by now, which read `texts`: all mass lies above. With
+        nothing written, and where the base knows nothing, it is what the base says."""
+        base = self.base.predict(requests)
+        written = np.array(num_tokens, np.float64)
+        rows = np.flatnonzero((written >= 1) & np.isfinite(base.median))
+        curves = np.array(base.survival)
+        if len(rows):
+            picked = rows.tolist()
+            columns = partial_features(
+                [requests[row] for row in picked], [texts[row] for row in picked], written[rows], base[rows]
+            )
+            left = self.residuals.length_survival(self.log_remaining(columns))
+            curves[rows] = shifted(left, written[rows])
+        limit = np.array(base.limit)
+        limit[rows] = np.inf
+        revised = LengthEstimates.from_survival(curves)
+        return LengthEstimates(revised.survival, base.at_least, limit).given(written)
+
+    def log_remaining(self, columns: Floats) -> Doubles:
+        """Rows of features → natural log of the tokens that are left."""
+        found = self._booster.predict(columns, num_threads=1)
+        return np.clip(np.asarray(found, np.float64), 0.0, MAX_RESIDUAL)
+
+    def observe(self, requests: Sequence[Request], completions: Sequence[Completion]) -> None:
+        self.base.observe(requests, completions)
+
+    # -- on disk -----------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> None:
+        """Write it into `folder`, the base into a folder inside: JSON, text and safetensors. Raises PredictorError
+        where the base can't be saved."""
+        target, base = Path(folder), self.base
+        if not hasattr(base, "save"):
+            raise PredictorError("The base inside the predictor of what remains can't be saved.")
+        target.mkdir(parents=True, exist_ok=True)
+        (target / files.HEADER).unlink(missing_ok=True)
+        base.save(target / BASE)
+        content = self.trees.encode()
+        (target / TREES).write_bytes(content)
+        table = {"centres": self.residuals.centres, "residual_survival": self.residuals.survival}
+        files.write_arrays(target, table)
+        digest = hashlib.sha256(content).hexdigest()
+        learned_from = self.learned_from.to_json()
+        files.write_header(
+            target, KIND, {"model": self.model, "learned_from": learned_from, "card": self.card, DIGEST: digest}
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path, backbone: Backbone | None = None) -> Self:
+        """`backbone` is for the base. Raises PredictorError on a folder that can't be read."""
+        from lengthwise.predictors.saved import load_folder
+
+        source = Path(folder)
+        header = files.read_header(source)
+        learned_from = Provenance.from_json(header.get("learned_from"))
+        card = files.field(source, header, "card", dict)
+        trees = _checked_trees(source, files.field(source, header, DIGEST, str))
+        residuals = _read_residuals(source)
+        if files.read_header(source / BASE).get("kind") == KIND:
+            raise PredictorError(f"{source}: its base foretells what remains already. Train it again.")
+        return cls(load_folder(source / BASE, backbone), trees, residuals, learned_from, card)
+
+
+def shifted(left: Floats, num_tokens: ArrayLike) -> Floats:
+    """P(length > g | length > n) on the grid (rows × len(GRID)) from P(tokens left > r) on the grid, n tokens being
+    there. `given(n)` of it gives that exactly at each point of the grid, but for the next one, where that is near."""
+    written = np.asarray(num_tokens, np.float64)
+    beyond = _at(left, GRID[None, :] - written[:, None])
+    # Between the grid's points around n a curve is linear in log n, and 1 at the left one. So what it is at n decides
+    # what it must be at the right one.
+    position = np.log2(np.maximum(written, 1)) * POINTS_PER_OCTAVE
+    share = position - np.floor(position)
+    following = np.minimum(np.floor(position).astype(int) + 1, len(GRID) - 1)
+    rows = np.arange(len(beyond))
+    chance = beyond[rows, following]
+    at_n = np.maximum((1 - share) / (1 - chance * share), LEAST_AT_N)
+    curves = np.where(GRID[None, :] <= written[:, None], 1.0, beyond * at_n[:, None])
+    curves[rows, following] = np.where(share > 0, (at_n - (1 - share)) / np.maximum(share, 1e-9), chance)
+    return np.minimum.accumulate(np.clip(curves, 0, 1), axis=1).astype(np.float32)
+
+
+def _at(curves: Floats, num_tokens: Doubles) -> Doubles:
+    """Each row's curve at its own numbers of tokens (rows × any), linear in log n; 1 below one token."""
+    position = np.log2(np.clip(num_tokens, 1, GRID[-1])) * POINTS_PER_OCTAVE
+    left = np.minimum(position.astype(np.intp), len(GRID) - 2)
+    before, after = (np.take_along_axis(curves, index, axis=1).astype(np.float64) for index in (left, left + 1))
+    return np.where(num_tokens < 1, 1.0, before + (after - before) * (position - left))
+
+
+def _read_trees(text: str) -> Any:
+    import lightgbm
+
+    try:
+        booster = lightgbm.Booster(model_str=text)
+    except lightgbm.basic.LightGBMError as error:
+        raise PredictorError(f"{TREES} holds no trees ({error}). Train the predictor again.") from error
+    if booster.num_feature() != len(NAMES):
+        raise PredictorError(
+            f"{TREES} was grown on {booster.num_feature()} columns; {len(NAMES)} are there. Train the predictor again."
+        )
+    return booster
+
+
+def _checked_trees(folder: Path, digest: str) -> str:
+    """LightGBM does not check what it reads, so a damaged file is found by its digest."""
+    path = folder / TREES
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PredictorError(f"{path} can't be read ({error.strerror}). Train the predictor again.") from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise PredictorError(f"{path} is not what was saved: damaged or changed. Train the predictor again.")
+    return content.decode("utf-8", "replace")
+
+
+def _read_residuals(folder: Path) -> ResidualTable:
+    arrays = files.read_arrays(folder, {"centres": (None,), "residual_survival": (None, NUM_RESIDUALS)})
+    centres, survival = arrays["centres"], arrays["residual_survival"]
+    if len(centres) != len(survival) or not len(centres) or (np.diff(centres) < 0).any():
+        raise PredictorError(f"{folder}: {len(survival)} residual curves and {len(centres)} centres don't match.")
+    return ResidualTable(centres, survival)
