@@ -113,6 +113,7 @@ def test_parquet(tmp_path: Path) -> None:
         ({"instruction": "x", "L_t0.0": 0, "L_gt": 3}, "line 2: L_t0.0 is 0"),
         ({"prompt": "x", "length": 4, "temperature": -1}, "line 2: temperature is -1"),
         ({"prompt": "x", "length": 4, "temperature": "hot"}, "line 2: temperature is"),
+        ({"prompt": "x", "length": 4, "stop": 5}, "line 2: stop is 5"),
         ("[1]\n", "line 2 is no object"),
         ("{\n", "line 2 is no JSON"),
     ],

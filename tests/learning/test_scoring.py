@@ -244,7 +244,7 @@ def test_calibrate_for_another_model(log: Path, tmp_path: Path, capsys: pytest.C
     other.write_text("".join(json.dumps({**row, "length": 4 * row["length"]}) + "\n" for row in rows))
     assert main(["train", "text", str(log), "-o", str(folder), "--target", "max"]) == 0
     assert main(["calibrate", str(folder), str(other), "-o", str(corrected), "--rows", "60"]) == 0
-    capsys.readouterr()
+    assert "was made from 60 of these 60 prompts" in capsys.readouterr().err
     coverage = []
     for predictor in (folder, corrected):
         assert main(["score", str(predictor), str(other), "--json"]) == 0
@@ -347,8 +347,7 @@ def test_an_oracle_has_no_error() -> None:
         (["train", "text", "BAD", "-o", "OUT"], "line 1: length is 0"),
         (["train", "constant", "alpaca-vicuna/train", "-o", "OUT", "--mirror", "nowhere"], "nowhere is no folder"),
         (["train", "constant", "traces/azure-2023-code", "-o", "OUT", "--mirror", "MIRROR"], "without prompts"),
-        (["calibrate", "constant:80", "LOG", "-o", "OUT"], "the folder of a trained predictor only, and 'constant:80'"),
-        (["calibrate", "auto", "LOG", "-o", "OUT"], "the folder of a trained predictor only, and 'auto'"),
+        (["calibrate", "missing", "LOG", "-o", "OUT"], "no predictor 'missing'"),
         (["calibrate", "none", "LOG", "-o", "OUT", "--rows", "0"], "rows is 0"),
         (["score", "missing", "LOG"], "no predictor 'missing'"),
         (["score", "none", "BAD"], "line 1: length is 0"),

@@ -22,7 +22,8 @@ class LengthData:
     """n prompts with s sampled answers each. `lengths` are tokens (n × s, NaN where a sample is missing, at least one
     a row); `is_cut` (n × s) marks answers that a limit cut: they are at least that long. `limit` is that limit, if it
     is one for all; lengths stand within it. `reference` is the length of a written reference answer (n, NaN where
-    there is none): no sample of the model, but learned from. Raises ValueError on shapes that don't match."""
+    there is none): no sample of the model, but learned from. `texts` are the answers, n × up to s, None where one was
+    not kept; None: none were. Raises ValueError on shapes that don't match."""
 
     requests: tuple[Request, ...]
     lengths: Lengths
@@ -30,6 +31,7 @@ class LengthData:
     limit: int | None = None
     reference: Lengths | None = None
     name: str = "data"
+    texts: tuple[tuple[str | None, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         num = len(self.requests)
@@ -55,6 +57,7 @@ class LengthData:
             lengths=self.lengths[picked],
             is_cut=self.is_cut[picked],
             reference=None if self.reference is None else self.reference[picked],
+            texts=None if self.texts is None else tuple(self.texts[row] for row in picked),
         )
 
     @property

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
 from pathlib import Path
@@ -32,7 +32,8 @@ _PROMPTS = ("prompt", "messages", "instruction")
 _SAMPLING = frozenset(field.name for field in fields_of(SamplingParams))
 _THINKING = frozenset({"reasoning", "reasoning_effort", "chat_template_kwargs"})
 _API_FIELDS = frozenset({"tools", "tool_choice", "response_format", "n"}) | _THINKING
-_ANSWER = {"length", "completion_tokens", "usage", "finish_reason", "text"}  # not for a predictor's eyes
+_SAMPLED = {"temperatures", "model", "error"}  # how answers were collected
+_ANSWER = {"length", "completion_tokens", "usage", "finish_reason", "text", *_SAMPLED}  # not for a predictor's eyes
 _OWN = {*_PROMPTS, "input", "id", "max_tokens", *_SAMPLING, *_API_FIELDS, *_ANSWER}
 
 Fields = Mapping[str, Any]
@@ -44,6 +45,7 @@ class _Example:
     lengths: list[float]
     is_cut: list[bool]
     reference: float
+    texts: tuple[str | None, ...]
 
 
 class _RowError(Exception):
@@ -109,7 +111,14 @@ def _table(examples: list[_Example]) -> LengthData:
         is_cut[row, : len(example.is_cut)] = example.is_cut
     reference = np.array([example.reference for example in examples])
     requests = tuple(example.request for example in examples)
-    return LengthData(requests, lengths, is_cut, reference=None if np.isnan(reference).all() else reference)
+    texts = tuple(example.texts for example in examples)
+    return LengthData(
+        requests,
+        lengths,
+        is_cut,
+        reference=None if np.isnan(reference).all() else reference,
+        texts=texts if any(any(row) for row in texts) else None,
+    )
 
 
 # -- one row ---------------------------------------------------------------------------------------------------
@@ -118,18 +127,28 @@ def _table(examples: list[_Example]) -> LengthData:
 def _example(fields: Fields, default_id: str) -> _Example:
     request = _request(fields, default_id)
     lengths = _lengths(fields)
-    if request.max_tokens and (beyond := max(lengths)) > request.max_tokens:
+    if request.max_tokens and (beyond := np.nanmax(lengths)) > request.max_tokens:
         raise _RowError(f"the length {beyond:g} lies beyond the row's max_tokens of {request.max_tokens}.")
-    was_cut = fields.get("finish_reason") == "length"
-    is_cut = [was_cut or length == request.max_tokens for length in lengths]
+    reasons = _reasons(fields, len(lengths))
+    is_cut = [
+        reason == "length" or length == request.max_tokens for reason, length in zip(reasons, lengths, strict=True)
+    ]
     reference = _length(REFERENCE, fields[REFERENCE]) if fields.get(REFERENCE) is not None else math.nan
-    return _Example(request, lengths, is_cut, reference)
+    return _Example(request, lengths, is_cut, reference, _texts(fields, len(lengths)))
+
+
+def _texts(fields: Fields, num_samples: int) -> tuple[str | None, ...]:
+    """The samples' texts; one text alone is the first one's."""
+    given = fields.get("text")
+    texts = given if isinstance(given, list) else [given]
+    return tuple(text if isinstance(text, str) else None for text in texts[:num_samples])
 
 
 def _request(fields: Fields, default_id: str) -> Request:
     sampling = {name: fields[name] for name in _SAMPLING & fields.keys() if fields[name] is not None}
-    if "stop" in sampling:
-        sampling["stop"] = (sampling["stop"],) if isinstance(sampling["stop"], str) else tuple(sampling["stop"])
+    stop = sampling.get("stop")
+    if isinstance(stop, str | list):  # all else is refused by SamplingParams
+        sampling["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
     return Request(
         str(fields.get("id") or default_id),
         _prompt(fields),
@@ -164,17 +183,27 @@ def _lengths(fields: Fields) -> list[float]:
     for name in ("length", "completion_tokens"):
         if name in found:
             value = found[name]
-            return _samples(name, value if isinstance(value, list) else [value])
+            return _samples(name, value) if isinstance(value, list) else [_length(name, value)]
         if samples := [name for name in fields if name.startswith(PAPER_SAMPLES)]:
             return [_length(name, fields[name]) for name in sorted(samples)]
     raise _RowError("it has no length; `length`, `completion_tokens` or `usage.completion_tokens` is wanted.")
 
 
-def _samples(name: str, values: Iterable[Any]) -> list[float]:
-    lengths = [_length(name, value) for value in values]
-    if not lengths:
+def _samples(name: str, values: list[Any]) -> list[float]:
+    if not values:
         raise _RowError(f"{name} is an empty list; at least one sample is wanted.")
-    return lengths
+    if all(value is None for value in values):
+        raise _RowError(f"{name} has only null in its list; at least one sample is wanted.")
+    return [math.nan if value is None else _length(name, value) for value in values]
+
+
+def _reasons(fields: Fields, num_samples: int) -> list[Any]:
+    """Why each sample ended."""
+    given = fields.get("finish_reason")
+    reasons = given if isinstance(given, list) else [given] * num_samples
+    if len(reasons) != num_samples:
+        raise _RowError(f"it has {num_samples} lengths and {len(reasons)} finish reasons; each needs its own.")
+    return reasons
 
 
 def _length(name: str, value: Any) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,17 +10,16 @@ from scipy.sparse import csr_matrix
 
 from lengthwise.errors import UsageError
 from lengthwise.learning.data import LengthData
+from lengthwise.predictors.likeness import least_hashes, runs
+from lengthwise.predictors.likeness import normalised as normalised
 from lengthwise.types import Request
 
 Indices = NDArray[np.intp]
 
-SHINGLE_WORDS = 3
 MIN_OVERLAP = 0.8  # share of common shingles (Jaccard) from which two prompts count as nearly the same
 # MinHash in bands: two prompts meet if all rows of a band agree. 24 bands of 5 find a pair of overlap 0.8 with a
 # chance of 99.99 %, one of 0.4 with 22 %; what meets is compared exactly.
 _BANDS, _BAND_ROWS = 24, 5
-_PRIME = (1 << 31) - 1
-_find_words = re.compile(r"\w+").findall
 
 
 def split(data: LengthData, share: float, seed: int) -> tuple[Indices, Indices]:
@@ -72,22 +70,12 @@ def prompt_groups(requests: Sequence[Request]) -> Indices:
     return np.asarray(component[which], np.intp)
 
 
-def normalised(text: str) -> str:
-    """A prompt without case, punctuation and white space at will: what two that differ in those only have in common."""
-    return " ".join(_find_words(text.lower())) or text.strip()
-
-
 def _shingles(texts: Sequence[str]) -> csr_matrix:
     """Hashed runs of three words of each text, as rows of a matrix of zeros and ones."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
-    hashing = HashingVectorizer(analyzer=_runs, binary=True, norm=None, alternate_sign=False, n_features=2**22)
+    hashing = HashingVectorizer(analyzer=runs, binary=True, norm=None, alternate_sign=False, n_features=2**22)
     return hashing.transform(texts)
-
-
-def _runs(text: str) -> list[str]:
-    words = text.split(" ")
-    return [" ".join(words[at : at + SHINGLE_WORDS]) for at in range(max(1, len(words) - SHINGLE_WORDS + 1))]
 
 
 def _near_pairs(shingles: csr_matrix) -> tuple[Indices, Indices]:
@@ -102,15 +90,8 @@ def _near_pairs(shingles: csr_matrix) -> tuple[Indices, Indices]:
 
 def _signatures(shingles: csr_matrix) -> NDArray[np.int64]:
     """MinHash values, bands × rows × rows of a band: the least hash among a text's shingles, by 120 hash functions."""
-    rng = np.random.default_rng(0)
-    factors, shifts = rng.integers(1, _PRIME, (2, _BANDS * _BAND_ROWS))
-    columns = shingles.indices.astype(np.int64) + 1
-    starts = shingles.indptr[:-1]
-    least = [
-        np.minimum.reduceat((columns * factor + shift) % _PRIME, starts)
-        for factor, shift in zip(factors, shifts, strict=True)
-    ]
-    return np.stack(least, axis=1).reshape(-1, _BANDS, _BAND_ROWS).transpose(1, 0, 2)
+    least = least_hashes(shingles.indices.astype(np.int64) + 1, shingles.indptr[:-1], _BANDS * _BAND_ROWS)
+    return least.reshape(-1, _BANDS, _BAND_ROWS).transpose(1, 0, 2)
 
 
 def _meetings(band: NDArray[np.int64]) -> Indices:

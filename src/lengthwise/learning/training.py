@@ -10,11 +10,23 @@ from typing import Any, TypeVar
 from lengthwise.errors import UsageError
 from lengthwise.learning.data import LengthData
 from lengthwise.learning.labels import ANSWER, Target
+from lengthwise.predictors.kinds import KINDS
+from lengthwise.predictors.saved import needs_backbone as asks
 from lengthwise.protocols import Backbone, LengthPredictor
 
 # Kind → the module of `learning.trainers` whose `train` makes one, imported when it is asked for.
 TRAINERS = {
     "constant": "constant",
+    "encoder": "encoder",
+    "entropy": "entropy",
+    "history": "history",
+    "len": "len_token",
+    "lora": "lora",
+    "pia": "pia",
+    "po": "po",
+    "pooling": "pooling",
+    "remaining": "remaining",
+    "stack": "stack",
     "text": "text",
 }
 
@@ -49,6 +61,13 @@ def train(kind: str, data: LengthData, target: Target, config: TrainConfig | Non
 def check_kind(kind: str) -> None:
     if kind not in TRAINERS:
         raise UsageError(f"There is no predictor of kind {kind!r} to train; it is one of {', '.join(TRAINERS)}.")
+
+
+def needs_backbone(kind: str, settings: Mapping[str, Any] | None = None) -> bool:
+    """Whether `TrainConfig.backbone` must be there: for the kind, or for a base or a part that its settings name."""
+    named = settings or {}
+    is_asking = kind in KINDS and KINDS[kind].needs_backbone
+    return is_asking or any(map(needs_backbone, named.get("parts", ()))) or any(map(asks, named.get("bases", ())))
 
 
 def from_settings(config_class: type[Config], settings: Mapping[str, Any]) -> Config:

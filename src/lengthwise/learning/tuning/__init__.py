@@ -1,0 +1,1 @@
+"""Teaching a language model to foretell the length of its answers: instruction tuning and the [LEN] token."""
