@@ -18,6 +18,7 @@ places.py       which files are a job's own
 completed.py    files that grow as answers are completed
 job.py          resume → run → record → assemble
 passing.py      the same to a stream, with nothing kept
+collecting/     a job whose answers are the lengths of several answers to each prompt
 ```
 """
 

@@ -35,6 +35,7 @@ from lengthwise.jobs.answers import AnswerFormat, make_format
 from lengthwise.jobs.completed import CompletedFiles
 from lengthwise.jobs.fingerprint import fingerprint
 from lengthwise.jobs.flow import Flow, Taken
+from lengthwise.jobs.learned import learn_from_all, learning
 from lengthwise.jobs.lines import Line
 from lengthwise.jobs.options import JobOptions
 from lengthwise.jobs.outputs import WrittenFile, check_output
@@ -73,7 +74,7 @@ class Job:
         self.options = options
         self._journal = journal
         self._flow = flow
-        self._format = format_of(options, flow)
+        self._format = self._format_of(options, flow)
         self._places = Places(self._format, options.answers, journal)
         self._completed: CompletedFiles | None = None
         self._model = ""
@@ -86,8 +87,8 @@ class Job:
         a whole: files that can't be read or written, doubled ids, answers or a journal of something else."""
         if os.path.islink(options.answers):  # write where it points, keep the link
             options = replace(options, answers=Path(os.path.realpath(options.answers)))
-        flow = Flow(options, open_source(options.prompts, options.input_format, options.prompt_field))
-        check_output(options.prompts, format_of(options, flow).paths(options.answers), options.journal)
+        flow = cls._flow_of(options)
+        check_output(options.prompts, cls._format_of(options, flow).paths(options.answers), options.journal)
         journal = Journal.open(options.journal, options.overwrite)
         try:
             flow.check()
@@ -108,11 +109,13 @@ class Job:
         if self._is_nothing_left:
             return self.finished_result()
         num_before = len(self._journal) - (self._journal.num_failed if self.options.retry_failed else 0)
-        with self._completing(), self._telling_how_to_go_on():
-            self._flow.run(pipeline, self)
-        is_done = self._is_all_there
-        if is_done:
-            self._finish()
+        with learning(pipeline, self.options.learned, self.options.overwrite):
+            with self._completing(), self._telling_how_to_go_on():
+                self._flow.run(pipeline, self)
+            is_done = self._is_all_there
+            if is_done:
+                self._finish()
+                learn_from_all(pipeline)
         num_resumed = num_before - self._num_stale
         return JobResult(
             "done" if is_done else "interrupted",
@@ -171,6 +174,16 @@ class Job:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+    # -- what kind of job it is --------------------------------------------------------------------------------
+
+    @classmethod
+    def _flow_of(cls, options: JobOptions) -> Flow:
+        return Flow(options, open_source(options.prompts, options.input_format, options.prompt_field))
+
+    @classmethod
+    def _format_of(cls, options: JobOptions, flow: Flow) -> AnswerFormat:
+        return format_of(options, flow)
 
     # -- before ------------------------------------------------------------------------------------------------
 

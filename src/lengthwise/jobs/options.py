@@ -91,6 +91,11 @@ class JobOptions:
     def journal(self) -> Path:
         return self.answers.with_name(self.answers.name + ".journal")
 
+    @property
+    def learned(self) -> Path:
+        """The folder of the predictor that learned from these answers, where none was known for the model."""
+        return self.answers.with_name(self.answers.name + ".predictor")
+
 
 def _one_of(names: tuple[str, ...]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
