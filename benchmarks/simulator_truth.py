@@ -1,0 +1,193 @@
+"""Simulated against really run: the bundled model on its own prompts, cost measured beforehand on other prompts.
+
+    python benchmarks/simulator_truth.py [number of prompts] [rounds] [slots] [load]
+
+Steps and readings of a run of as many other prompts are timed one by one, and a line is fitted to them. Then each
+policy is run and simulated in turn, on the same requests with their true lengths known: all at once in static batches
+and with rows refilled, and as they come (Poisson arrivals at `load`). Says for each the medians over rounds of real ÷
+simulated, and ends with one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+
+from lengthwise.bundled import PROMPTS_FILE
+from lengthwise.cli.bench import read_requests
+from lengthwise.engines.transformers import ModelOptions
+from lengthwise.engines.transformers.engine import RowEngineConfig, TransformersEngine
+from lengthwise.engines.transformers.loading import load_model
+from lengthwise.engines.transformers.model import LoadedModel
+from lengthwise.engines.transformers.probe import device_name
+from lengthwise.engines.transformers.prompts import Prompts
+from lengthwise.pipeline import Pipeline
+from lengthwise.predictors.oracle import OraclePredictor
+from lengthwise.protocols import Scheduler
+from lengthwise.simulation.arrivals import at_once, poisson
+from lengthwise.simulation.cost import CostModel
+from lengthwise.simulation.guesses import exact
+from lengthwise.simulation.load import at_load
+from lengthwise.simulation.machine import EngineModel
+from lengthwise.simulation.policies import policy
+from lengthwise.simulation.simulator import simulate
+from lengthwise.simulation.workload import Workload
+from lengthwise.types import Request
+
+LIMIT = 512
+AT_ONCE = ("static-arrival", "static-grouped", "refill", "arrival", "shortest")
+AS_THEY_COME = ("arrival", "shortest", "promise", "ratio")
+BOUNDS = {"makespan_s": 0.05, "mean_latency_s": 0.05, "p99_latency_s": 0.10}
+
+
+class TimedEngine(TransformersEngine):
+    """Notes what every step and every reading had to do, and how long it took."""
+
+    def __init__(self, loaded: LoadedModel, slots: int) -> None:
+        self.config = RowEngineConfig(slots)
+        super().__init__(loaded, Prompts(loaded, LIMIT), self.config)
+        self.steps: list[tuple[int, int, float]] = []  # rows, tokens in the cache, seconds
+        self.reads: list[tuple[int, float]] = []  # tokens, seconds
+
+    def _step(self) -> None:
+        rows = len(self._running)
+        tokens = sum(len(row.prompt) + len(row.tokens) for row in self._running)
+        started_s = time.perf_counter()
+        super()._step()
+        if rows:
+            self.steps.append((rows, tokens, time.perf_counter() - started_s))
+
+    def _enter(self) -> None:
+        before = len(self._running)
+        started_s = time.perf_counter()
+        super()._enter()
+        taken_s = time.perf_counter() - started_s
+        entered = self._running[before:]
+        if entered:
+            self.reads.append((sum(len(row.prompt) + len(row.tokens) for row in entered), taken_s))
+
+
+class TimedFeed:
+    """Hands a request over when its time has come."""
+
+    def __init__(self, requests: Sequence[Request], arrival_s: Sequence[float]) -> None:
+        self._left = list(zip(arrival_s, requests, strict=True))[::-1]
+        self._started_s = time.monotonic()
+
+    def take(self, num: int, may_wait: bool) -> list[Request] | None:
+        if not self._left:
+            return None
+        if may_wait:
+            time.sleep(max(0.0, self._left[-1][0] - self.now_s))
+        come: list[Request] = []
+        while self._left and len(come) < num and self._left[-1][0] <= self.now_s:
+            come.append(self._left.pop()[1])
+        return come
+
+    @property
+    def now_s(self) -> float:
+        return time.monotonic() - self._started_s
+
+
+def run(
+    engine: TimedEngine,
+    scheduler: Scheduler,
+    requests: Sequence[Request],
+    arrival_s: np.ndarray,
+    lengths: dict[str, int],
+) -> tuple[dict[str, float], dict[str, int]]:
+    """Figures of a real run, and lengths by id."""
+    at_s = {request.id: at for request, at in zip(requests, arrival_s.tolist(), strict=True)}
+    with Pipeline(engine=engine, predictor=OraclePredictor(lengths), scheduler=scheduler, window=len(requests)) as one:
+        feed = TimedFeed(requests, arrival_s.tolist())
+        ended = [(answer, feed.now_s) for answer in one.stream(feed)]
+    latency_s = np.array([now_s - at_s[answer.id] for answer, now_s in ended])
+    figures = {
+        "makespan_s": max(now_s for _, now_s in ended) - float(arrival_s[0]),
+        "mean_latency_s": float(latency_s.mean()),
+        "p99_latency_s": float(np.quantile(latency_s, 0.99)),
+    }
+    return figures, {answer.id: answer.completion_tokens for answer, _ in ended}
+
+
+def fitted(steps: Sequence[tuple[int, int, float]], reads: Sequence[tuple[int, float]], beside_s: float) -> CostModel:
+    """Least squares of relative deviations. `beside_s` is what was spent outside of steps and readings: it is shared
+    out among the steps."""
+    rows, tokens, step_s = (np.array(column, float) for column in zip(*steps, strict=True))
+    step = solved(np.stack([np.ones_like(rows), rows, tokens], axis=1), step_s)
+    read_tokens, read_s = (np.array(column, float) for column in zip(*reads, strict=True))
+    read = solved(np.stack([np.ones_like(read_tokens), read_tokens], axis=1), read_s)
+    return CostModel(step[0] + beside_s / len(steps), step[1], step[2], read[0], read[1])
+
+
+def solved(terms: np.ndarray, seconds: np.ndarray) -> list[float]:
+    """Non-negative shares of terms, such that they add up to all the seconds."""
+    shares = nnls(terms / seconds[:, None], np.ones_like(seconds))[0]
+    return (shares * seconds.sum() / (terms @ shares).sum()).tolist()
+
+
+def probed(loaded: LoadedModel, requests: Sequence[Request], slots: int) -> CostModel:
+    """From a run in which rows are refilled and a run in static batches, so that every number of rows was seen."""
+    steps, reads, beside_s = [], [], 0.0
+    for name in ("refill", "static-arrival"):
+        engine = TimedEngine(loaded, slots)
+        figures, _ = run(engine, policy(name).make(EngineModel(slots)), requests, at_once(len(requests)), {})
+        steps += engine.steps
+        reads += engine.reads
+        beside_s += figures["makespan_s"] - sum(one[-1] for one in engine.steps) - sum(one[-1] for one in engine.reads)
+    return fitted(steps, reads, beside_s)
+
+
+def main(num_prompts: str = "300", num_rounds: str = "3", slots: str = "16", load: str = "0.8") -> None:
+    loaded, rows = load_model(ModelOptions()), int(slots)
+    prompts = read_requests(PROMPTS_FILE, 2 * int(num_prompts))
+    others, requests = prompts[: len(prompts) // 2], prompts[len(prompts) // 2 :]
+    probed(loaded, others[:32], rows)  # the first pass through a model is slower
+    cost = probed(loaded, others, rows)
+    print(f"cost: {cost.to_json()}", flush=True)
+    once = at_once(len(requests))
+    _, lengths = run(TimedEngine(loaded, rows), policy("refill").make(EngineModel(rows)), requests, once, {})
+    prompt_tokens = np.array([len(loaded.encode_prompt(request)) for request in requests])
+    work = Workload.of(once, prompt_tokens, np.array([lengths[request.id] for request in requests]), LIMIT)
+    model = EngineModel(rows, memory="reserve", patience_row_steps=RowEngineConfig().patience_row_steps, cost=cost)
+    drawn = work.arriving(poisson(len(work), 1.0, np.random.default_rng(0)))
+    loaded_work = at_load(drawn.arriving(drawn.arrival_s - drawn.arrival_s[0]), float(load), model)
+    ways: list[tuple[str, str, Workload]] = [("at once", name, work) for name in AT_ONCE]
+    ways += [(f"load {load}", name, loaded_work) for name in AS_THEY_COME]
+    found: dict[str, dict[str, list[float]]] = {}
+    for number in range(int(num_rounds)):
+        shift = number % len(ways)
+        for when, name, traffic in [*ways[shift:], *ways[:shift]]:
+            make = policy(name).make
+            simulated = simulate(traffic, exact(traffic.output_tokens), make(model), model).figures()
+            real, _ = run(TimedEngine(loaded, rows), make(model), requests, traffic.arrival_s, lengths)
+            ratios = found.setdefault(f"{name}, {when}", {figure: [] for figure in BOUNDS})
+            for figure in BOUNDS:
+                ratios[figure].append(real[figure] / simulated[figure])
+            told = ", ".join(f"{key} {real[key]:.3f} s real, {simulated[key]:.3f} s simulated" for key in BOUNDS)
+            print(f"round {number + 1}: {name}, {when}: {told}", flush=True)
+    say(found)
+    device = device_name(loaded.device)
+    about = {"slots": rows, "num_prompts": len(requests), "device": device, "torch": torch.__version__}
+    print(json.dumps({"real_by_simulated": found, "cost": cost.to_json(), "bounds": BOUNDS, **about}))
+
+
+def say(found: dict[str, dict[str, list[float]]]) -> None:
+    print("| real ÷ simulated | " + " | ".join(BOUNDS) + " |\n| " + " | ".join(["---"] * (len(BOUNDS) + 1)) + " |")
+    for name, ratios in found.items():
+        cells = []
+        for figure, bound in BOUNDS.items():
+            median = statistics.median(ratios[figure])
+            cells.append(f"{median:.3f}{'' if abs(median - 1) <= bound else ' (out of bounds)'}")
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
