@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from lengthwise import __version__
-from lengthwise.cli import bench, calibrate, data, demo, import_, predict, run, score, train
+from lengthwise.cli import (
+    bench,
+    calibrate,
+    collect,
+    data,
+    demo,
+    estimate,
+    import_,
+    predict,
+    run,
+    score,
+    simulate,
+    train,
+)
 from lengthwise.cli.console import say
 from lengthwise.cli.engines import spread_base_urls
 from lengthwise.errors import LengthwiseError, UsageError
@@ -25,9 +38,12 @@ app = typer.Typer(
 
 app.command("run")(run.run)
 app.command("predict")(predict.predict)
+app.command("estimate")(estimate.estimate)
+app.command("collect")(collect.collect)
 app.command("train")(train.train)
 app.command("calibrate")(calibrate.calibrate)
 app.command("score")(score.score)
+app.command("simulate")(simulate.simulate)
 app.command("demo")(demo.demo)
 app.command("import")(import_.import_)
 app.add_typer(bench.app, name="bench")

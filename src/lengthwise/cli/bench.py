@@ -1,4 +1,4 @@
-"""`lengthwise bench throughput` and `bench identity`: what scheduling gains here, and that it changes no answer."""
+"""`lengthwise bench`: what scheduling gains here, that it changes no answer; how good predictors are."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from lengthwise.bundled import PROMPTS_FILE
+from lengthwise.cli import bench_predictors, bench_transfer
 from lengthwise.cli import options as o
 from lengthwise.cli.console import listen, quiet_transformers, say
 from lengthwise.engines.transformers import ModelOptions, RunOptions
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 
 TABLE_WIDTH = 140  # where there is no terminal to ask
 
-app = typer.Typer(help="Measure: throughput of several ways to answer a file, and whether answers stay the same.")
+app = typer.Typer(
+    help="Measure: throughput of several ways to answer a file, whether answers stay the same, and how good predictors "
+    "are."
+)
+app.command("predictors")(bench_predictors.predictors)
+app.command("transfer")(bench_transfer.transfer)
 
 PromptsFile = Annotated[Path, typer.Argument(metavar="[PROMPTS]", help="Prompts; without them, the bundled ones.")]
 Limit = Annotated[int | None, typer.Option(help="Only the first so many prompts.", min=1)]

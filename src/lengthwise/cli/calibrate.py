@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lengthwise.bundled import PREDICTOR_DIR
+from lengthwise.cli import backbones as b
 from lengthwise.cli.console import listen, say
 from lengthwise.cli.data import Mirror
 from lengthwise.cli.train import Data, Limit, check_folder, check_limit, save, told_of_interrupt
@@ -14,7 +16,9 @@ from lengthwise.errors import UsageError
 
 
 def calibrate(
-    predictor: Annotated[str, typer.Argument(metavar="PREDICTOR", help="The folder of a trained predictor.")],
+    predictor: Annotated[
+        str, typer.Argument(metavar="PREDICTOR", help="A folder, po, pia, po:ADAPTER_DIR; auto is the shipped one.")
+    ],
     data: Data,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where the calibrated one goes.")],
     target: Annotated[
@@ -24,6 +28,10 @@ def calibrate(
     rows: Annotated[int | None, typer.Option(help="So many prompts, drawn by the seed; without it, all.")] = None,
     seed: Annotated[int, typer.Option(help="Of the drawn prompts and samples.")] = 0,
     limit: Limit = None,
+    model: b.Model = b.DEFAULTS.model,
+    chat_template: b.ChatTemplate = b.DEFAULTS.chat_template,
+    base_url: b.BaseUrl = b.DEFAULTS.base_url,
+    api_key_env: b.ApiKeyEnv = b.DEFAULTS.api_key_env,
     mirror: Mirror = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over a predictor in DIR.")] = False,
 ) -> int:
@@ -34,23 +42,31 @@ def calibrate(
     from lengthwise.learning.calibration import drawn_rows
     from lengthwise.learning.data import read_data
     from lengthwise.learning.labels import Target
-    from lengthwise.learning.seen import digests_of, remembered
+    from lengthwise.learning.seen import digests_of, num_seen, remembered
     from lengthwise.learning.training import target_of
     from lengthwise.predictors.saved import load_predictor
 
     listen(is_quiet=False)
     if rows is not None and rows < 1:
         raise UsageError(f"rows is {rows}; it must be 1 or more, or left out.")
-    if not Path(predictor).is_dir():
-        raise UsageError(f"calibrate takes the folder of a trained predictor only, and {predictor!r} is no folder.")
     check_folder(output, overwrite)
-    trained = load_predictor(predictor)
+    place = str(PREDICTOR_DIR) if predictor == "auto" else predictor
+    backbone = b.BackboneChoice(model, chat_template, base_url, api_key_env).open_for(place)
+    trained = load_predictor(place, backbone)
+    if not hasattr(trained, "save"):
+        raise UsageError(f"{predictor} can't be saved, and so not calibrated; give a folder, or po.")
     wanted = target_of(trained) if target is None else Target(target)
     with told_of_interrupt():
         fresh = read_data(data, mirror, check_limit(limit))
         corrected = correct(trained, fresh, wanted, num_rows=rows, seed=seed)
         drawn = fresh[drawn_rows(len(fresh), rows, seed)].requests
-        save(corrected, output, digests_of(drawn) | (remembered(Path(predictor)) or frozenset()))
+        seen = remembered(Path(place)) or frozenset()
+        save(corrected, output, digests_of(drawn) | seen)
+    if num := num_seen(seen, drawn):
+        say(
+            f"{predictor} was made from {num:,} of these {len(drawn):,} prompts, so intervals may promise too much; "
+            "calibrate it on others."
+        )
     card = corrected.card
     say(
         f"{output}: corrected by {card['num_answers']:,} answers, {card['num_cut']:,} of them cut (`at least`). A "

@@ -19,6 +19,8 @@ MODEL = ModelOptions()
 RUN = RunOptions()
 SAMPLING = SamplingParams()
 
+PREDICTOR_NAMES = "auto, none, constant:N, oracle:FILE, po, pia, po:ADAPTER_DIR, or a folder"
+
 _MODEL, _SAMPLING, _SCHEDULING = "Model", "Answers", "Scheduling"
 
 Prompts = Annotated[
@@ -38,9 +40,10 @@ PromptField = Annotated[
 Predictor = Annotated[
     str,
     typer.Option(
-        metavar="auto|none|constant:N|oracle:FILE|DIR",
+        metavar="auto|none|constant:N|oracle:FILE|history|po|pia|po:ADAPTER_DIR|DIR",
         help="What estimates lengths: what is known for this model, nothing, one length, true ones from a file (the "
-        "answers of a former run), or a saved predictor.",
+        "answers of a former run), what like requests took before in this run, the model itself, which is asked, or a "
+        "saved predictor.",
         rich_help_panel=_SCHEDULING,
     ),
 ]

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -14,6 +15,7 @@ import numpy as np
 import typer
 
 from lengthwise.bundled import PREDICTOR_DIR
+from lengthwise.cli import backbones as b
 from lengthwise.cli import options as o
 from lengthwise.cli.console import listen, quiet_transformers, say
 from lengthwise.engines.transformers import ModelOptions
@@ -35,7 +37,11 @@ Output = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Option(metavar="DIR_OR_HUB_ID", help="Whose answers; without it, those of the model it learned from."),
+    typer.Option(
+        metavar="DIR_OR_HUB_ID",
+        help="Whose answers; without it, those of the model it learned from. A predictor that asks a model asks this "
+        "one (without it, the bundled one).",
+    ),
 ]
 
 
@@ -44,6 +50,9 @@ def predict(
     output: Output = None,
     model: Model = None,
     predictor: o.Predictor = "auto",
+    chat_template: b.ChatTemplate = b.DEFAULTS.chat_template,
+    base_url: b.BaseUrl = b.DEFAULTS.base_url,
+    api_key_env: b.ApiKeyEnv = b.DEFAULTS.api_key_env,
     max_tokens: o.MaxTokens = o.RUN.max_tokens,
     input_format: o.InputFormat = "auto",
     prompt_field: o.PromptField = None,
@@ -56,7 +65,7 @@ def predict(
     if output is not None:
         _check_output(output, prompts)
     rows = _rows(prompts, input_format, prompt_field)
-    chosen = choose_predictor(predictor, model)
+    chosen = choose_predictor(predictor, b.BackboneChoice(model, chat_template, base_url, api_key_env))
     lengths = list(predicted_lengths(rows, chosen, max_tokens))
     if output is not None:
         _write(output, lengths, overwrite)
@@ -65,16 +74,19 @@ def predict(
     return 1 if any("error" in one for one in lengths) else 0
 
 
-def choose_predictor(name: str, model: str | None) -> LengthPredictor:
+def choose_predictor(name: str, choice: b.BackboneChoice) -> LengthPredictor:
     """The predictor for a model's answers; without a model, the one asked for, which is then taken at its word.
 
     Raises PredictorError if it can't be loaded, or learned from another model than the one given.
     """
     from lengthwise.predictors import saved
 
-    if model is None:
+    if saved.needs_backbone(name):
+        return saved.load_predictor(name, choice.open())
+    replace(choice, model=None).refuse_all(f"{name} asks none")
+    if choice.model is None:
         return saved.load_predictor(str(PREDICTOR_DIR) if name == "auto" else name)
-    identity = _identity(model)
+    identity = _identity(choice.model)
     found = saved.resolve(name, identity)
     if found.model not in (None, identity):
         raise PredictorError(

@@ -25,6 +25,7 @@ from lengthwise.errors import JobError, UsageError
 from lengthwise.jobs import Job, JobOptions, JobResult, PassingJob, formats
 from lengthwise.loop import Counts
 from lengthwise.pipeline import Pipeline
+from lengthwise.protocols import LengthPredictor
 
 EXIT_UNREAD = 141  # what a shell gives for a process that wrote to a closed pipe
 HOW_TO_GO_ON = "Run the same command again to go on."
@@ -134,21 +135,27 @@ def run(
         max_tokens=max_tokens,
         seed=seed,
         chat_template=e.template_digest(chat_template),
-        model=_asked_for(choice),
+        model=asked_for(choice),
         window=window,
         as_completed=as_completed,
         retry_failed=retry_failed,
         overwrite=overwrite,
     )
-    return _run(RunSettings(job_options, choice, predictor, schedule, quiet), json_)
+    return run_job(RunSettings(job_options, choice, predictor, schedule, quiet), json_, _open, RunReport)
 
 
-def _asked_for(choice: e.EngineChoice) -> str | None:
+def asked_for(choice: e.EngineChoice) -> str | None:
     """The model as it was asked for; None where a server is to say what it serves."""
     return None if choice.server is not None and choice.server.model is None else e.asked_for(choice)
 
 
-def _run(settings: RunSettings, is_json: bool) -> int:
+def run_job(
+    settings: RunSettings,
+    is_json: bool,
+    open_job: Callable[[JobOptions], Job | PassingJob],
+    report_class: type[RunReport],
+) -> int:
+    """Answer a job, and say what came of it in the words of `report_class`; the exit code."""
     if is_json and settings.job.has_no_journal:
         raise UsageError("The answers and the line of --json would both go to standard output; give a file with -o.")
     if is_json and sys.stdout is None:
@@ -156,8 +163,8 @@ def _run(settings: RunSettings, is_json: bool) -> int:
     listen(settings.is_quiet)
     with Interrupt() as interrupt:
         try:
-            with _open(settings.job) as job:
-                report = _report(job, settings, interrupt)
+            with open_job(settings.job) as job:
+                report = _report(job, settings, interrupt, report_class)
             interrupt.settle()
         except (KeyboardInterrupt, Exception) as error:
             # A module that was being loaded may have made another error of it.
@@ -169,7 +176,7 @@ def _run(settings: RunSettings, is_json: bool) -> int:
         if not settings.is_quiet:
             say(report.sentence(settings.job))
         elif report.result.num_failed:
-            say(f"{report.result.num_finished:,} rows, {report.failed_rows}.")
+            say(report.failures)
         if is_json and not _print_json(report.to_json(settings)):
             return EXIT_UNREAD
     return interrupt.exit_code if report.result.status == "interrupted" else report.exit_code
@@ -223,6 +230,7 @@ class RunReport:
     wall_s: float
     engine: dict[str, Any]
     errors: Path | None  # the file of failed rows, where they have one of their own
+    learned: dict[str, Any] | None = None  # what the run taught itself, where nothing was known of the model
 
     @property
     def exit_code(self) -> int:
@@ -235,6 +243,11 @@ class RunReport:
     def num_answered(self) -> int:
         """Requests that ended in this run."""
         return self.counts.num_finished
+
+    @property
+    def failures(self) -> str:
+        """All that is said where nothing but errors is to be said."""
+        return f"{self.result.num_finished:,} rows, {self.failed_rows}."
 
     @property
     def failed_rows(self) -> str:
@@ -272,6 +285,7 @@ class RunReport:
             "wall_s": round(self.wall_s, 3),
             "predict_s": round(self.counts.predict_s, 3),
             "predictor": settings.predictor,
+            "learned": self.learned,
             "schedule": settings.schedule,
             "engine": self.engine,
             "version": __version__,
@@ -282,11 +296,13 @@ def _place_of(job: JobOptions) -> str:
     return "Standard output" if job.has_no_journal else str(job.answers)
 
 
-def _report(job: Job | PassingJob, settings: RunSettings, interrupt: Interrupt) -> RunReport:
+def _report(
+    job: Job | PassingJob, settings: RunSettings, interrupt: Interrupt, report_class: type[RunReport]
+) -> RunReport:
     if isinstance(job, PassingJob) or not job.is_complete:
-        return _answer(job, settings, interrupt)
+        return _answer(job, settings, interrupt, report_class)
     _check_folders(job, settings.engine)
-    return RunReport(job.finished_result(), Counts(), 0.0, {"model": job.options.model}, job.errors)
+    return report_class(job.finished_result(), Counts(), 0.0, {"model": job.options.model}, job.errors)
 
 
 def _check_folders(job: Job, choice: e.EngineChoice) -> None:
@@ -298,7 +314,9 @@ def _check_folders(job: Job, choice: e.EngineChoice) -> None:
         job.check_model(identify_model(choice.model))
 
 
-def _answer(job: Job | PassingJob, settings: RunSettings, interrupt: Interrupt) -> RunReport:
+def _answer(
+    job: Job | PassingJob, settings: RunSettings, interrupt: Interrupt, report_class: type[RunReport]
+) -> RunReport:
     with open_pipeline(settings) as pipeline:
         watch = Watch(lambda: pipeline.counts, lambda: job.num_finished, job.num_rows, settings.is_quiet)
         started_s = time.monotonic()
@@ -310,15 +328,18 @@ def _answer(job: Job | PassingJob, settings: RunSettings, interrupt: Interrupt) 
         finally:
             if settings.job.overwrite and job.num_finished and not job.is_complete:
                 say("Leave --overwrite out to go on: with it, what is finished by now is thrown away, too.")
-        return RunReport(result, pipeline.counts, time.monotonic() - started_s, _engine_facts(pipeline), job.errors)
+        wall_s = time.monotonic() - started_s
+        facts, learned = _engine_facts(pipeline), _what_was_learned(pipeline.predictor)
+        return report_class(result, pipeline.counts, wall_s, facts, job.errors, learned)
 
 
 def open_pipeline(settings: RunSettings) -> Pipeline:
     """Load the predictor, then open the engine, and put the pipeline together. Takes seconds: everything cheap was
     checked before."""
-    from lengthwise.predictors.saved import load_predictor
+    from lengthwise.predictors.saved import load_predictor, needs_backbone
 
-    predictor = settings.predictor if settings.predictor in ("auto", "none") else load_predictor(settings.predictor)
+    waits_for_engine = settings.predictor in ("auto", "none") or needs_backbone(settings.predictor)
+    predictor = settings.predictor if waits_for_engine else load_predictor(settings.predictor)
     return Pipeline(
         engine=e.open_engine(settings.engine),
         predictor=predictor,
@@ -326,6 +347,12 @@ def open_pipeline(settings: RunSettings) -> Pipeline:
         seed=settings.job.seed,
         window=settings.job.window,
     )
+
+
+def _what_was_learned(predictor: LengthPredictor) -> dict[str, Any] | None:
+    from lengthwise.predictors.cold_start import ColdStartPredictor
+
+    return predictor.report() if isinstance(predictor, ColdStartPredictor) else None
 
 
 def _engine_facts(pipeline: Pipeline) -> dict[str, Any]:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lengthwise.cli import backbones as b
 from lengthwise.cli.console import listen, say
 from lengthwise.cli.data import Mirror
-from lengthwise.cli.options import Json
+from lengthwise.cli.options import PREDICTOR_NAMES, Json
+from lengthwise.cli.remaining import remaining_of, remaining_table
 from lengthwise.cli.train import Data, Limit, check_limit, told_of_interrupt
 
 if TYPE_CHECKING:
     from lengthwise.learning.data import LengthData
+    from lengthwise.learning.labels import Target
     from lengthwise.learning.scoring import Score
+    from lengthwise.protocols import LengthPredictor
 
 # name, and how its value is shown
 _SHOWN = {
@@ -42,13 +47,15 @@ _DISTRIBUTION = {
     "above_90": "{:.1%}",
     "us_per_prompt_batch": "{:.0f}",
     "us_per_prompt_single": "{:.0f}",
+    "train_s": "{:.1f}",
+    "memory_mib": "{:.0f}",
 }
 
 
 def score(
     predictor: Annotated[
         str,
-        typer.Argument(metavar="PREDICTOR", help="auto (the shipped one), none, constant:N, oracle:FILE, or a folder."),
+        typer.Argument(metavar="PREDICTOR", help=f"{PREDICTOR_NAMES}; auto is the shipped one."),
     ],
     data: Data,
     target: Annotated[
@@ -63,7 +70,15 @@ def score(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the drawn sample and the intervals.")] = 0,
     limit: Limit = None,
+    model: b.Model = b.DEFAULTS.model,
+    chat_template: b.ChatTemplate = b.DEFAULTS.chat_template,
+    base_url: b.BaseUrl = b.DEFAULTS.base_url,
+    api_key_env: b.ApiKeyEnv = b.DEFAULTS.api_key_env,
     mirror: Mirror = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Pictures, as SVG: predicted against true, reliability, error by length."),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Errors as in the paper, the distribution's calibration, order and time, with 95 % intervals."""
@@ -72,26 +87,60 @@ def score(
     from lengthwise.learning.labels import Target
     from lengthwise.learning.scoring import ScoreConfig
     from lengthwise.learning.scoring import score as score_on
+    from lengthwise.learning.scoring_memory import Added
+    from lengthwise.learning.scoring_times import BATCH
     from lengthwise.learning.training import target_of
     from lengthwise.predictors.saved import load_predictor
 
     listen(is_quiet=as_json)
     wanted = None if target is None else Target(target)
     place = str(PREDICTOR_DIR) if predictor == "auto" else predictor
-    chosen = load_predictor(place)
+    backbone = b.BackboneChoice(model, chat_template, base_url, api_key_env).open_for(place)
+    added = Added()
+    with added.counted():
+        chosen = load_predictor(place, backbone)
+    wanted = wanted or target_of(chosen)
     with told_of_interrupt():
         scored_on = read_data(data, mirror, check_limit(limit))
         learned = None if trained_on is None else read_data(trained_on, mirror, limit)
-        found = score_on(chosen, scored_on, wanted or target_of(chosen), learned=learned, config=ScoreConfig(seed=seed))
+        with added.counted():
+            chosen.predict(scored_on.requests[:BATCH])
+        found = score_on(chosen, scored_on, wanted, learned=learned, config=ScoreConfig(seed=seed))
+        found = replace(found, figures={**found.figures, **_costs(chosen, added.mib)})
     num = _num_seen(Path(place), scored_on)
     if num:
         say(
             f"{predictor} was made from {num:,} of these {len(scored_on):,} prompts, so the figures flatter it; score "
             "it on others."
         )
+    remaining = remaining_of(chosen, scored_on)
     said = {"predictor": predictor, "num_seen": num, **found.to_json()}
-    typer.echo(json.dumps(said) if as_json else render(predictor, found))
+    if remaining:
+        said["remaining"] = [one.to_json() for one in remaining]
+    pages = [render(predictor, found), *([_table(remaining_table(remaining))] if remaining else [])]
+    typer.echo(json.dumps(said) if as_json else "\n\n".join(pages))
+    if plot is not None:
+        _plot(chosen, scored_on, wanted, seed, plot, predictor)
     return 0
+
+
+def _costs(predictor: LengthPredictor, added_mib: float | None) -> dict[str, float]:
+    """What its training took, as far as it tells, and what loading it and one batch added to the peak of memory."""
+    card = getattr(getattr(predictor, "inner", predictor), "card", {})
+    known = {"train_s": card.get("train_s"), "memory_mib": added_mib}
+    return {name: float(value) for name, value in known.items() if value is not None}
+
+
+def _plot(predictor: LengthPredictor, data: LengthData, target: Target, seed: int, folder: Path, name: str) -> None:
+    """Of the same labels as the score's."""
+    from lengthwise.learning.labels import label_one
+    from lengthwise.learning.plots import Subject, save_plots
+    from lengthwise.learning.scoring import compare
+
+    labels = label_one(data, target, seed)
+    scored = compare(predictor.predict(labels.requests), labels, data.limit)
+    for path in save_plots(scored, Subject(name, data.name, target.name), folder):
+        say(f"{path}")
 
 
 def _num_seen(folder: Path, data: LengthData) -> int | None:
@@ -140,5 +189,5 @@ def _said(value: float, form: str) -> str:
     return form.format(value) if math.isfinite(value) else "–"
 
 
-def _table(rows: list[list[Any]]) -> str:
+def _table(rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from lengthwise.cli import backbones as b
 from lengthwise.cli.console import listen, say
 from lengthwise.cli.data import Mirror
 from lengthwise.errors import UsageError
@@ -29,6 +31,18 @@ Settings = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="TOML whose table of that kind has settings that differ from the defaults."),
 ]
+Bases = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="DIR",
+        help="stack: a trained predictor, to be adapted to DATA, none of which it may have learned from; may be given "
+        "several times.",
+    ),
+]
+Parts = Annotated[
+    str | None,
+    typer.Option(metavar="KIND,KIND", help="stack: kinds to train on DATA and to put together."),
+]
 ReportTo = Annotated[
     Literal["tensorboard", "wandb"] | None,
     typer.Option("--report-to", help="Where a language model's training is logged, beside DIR; without it, nowhere."),
@@ -46,15 +60,22 @@ def train(
     seed: Annotated[int, typer.Option(help="Of folds and trees.")] = 0,
     limit: Limit = None,
     settings: Settings = None,
+    base: Bases = None,
+    parts: Parts = None,
     report_to: ReportTo = None,
+    model: b.Model = b.DEFAULTS.model,
+    chat_template: b.ChatTemplate = b.DEFAULTS.chat_template,
+    base_url: b.BaseUrl = b.DEFAULTS.base_url,
+    api_key_env: b.ApiKeyEnv = b.DEFAULTS.api_key_env,
     mirror: Mirror = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over a predictor in DIR.")] = False,
 ) -> int:
-    """Learn how long answers will be. `answer` is what `run` needs; the others are for comparison with the paper."""
+    """Learn how long answers will be. Of the targets `answer` is what `run` needs; the others are for comparison with
+    the paper."""
     from lengthwise.learning.data import read_data
     from lengthwise.learning.labels import Target
     from lengthwise.learning.seen import digests_of
-    from lengthwise.learning.training import TrainConfig, check_kind
+    from lengthwise.learning.training import TrainConfig, check_kind, needs_backbone
     from lengthwise.learning.training import train as fit
 
     listen(is_quiet=False)
@@ -62,20 +83,39 @@ def train(
     wanted = Target(target)
     config = TrainConfig(
         seed=seed,
-        settings=read_settings(settings, kind),
+        settings=read_settings(settings, kind) | _put_together(base, parts),
         report_to=report_to,
         log_folder=None if report_to is None else str(output.with_name(f"{output.name}-logs")),
     )
     check_folder(output, overwrite)
+    choice = b.BackboneChoice(model, chat_template, base_url, api_key_env)
+    is_asking = needs_backbone(kind, config.settings)
+    if not is_asking:
+        choice.refuse_all(f"`train {kind}` asks none")
     with told_of_interrupt():
         learned = read_data(data, mirror, check_limit(limit))
+        if is_asking:
+            backbone = choice.open()
+            config = replace(config, model=backbone.model, backbone=backbone)
         predictor: Any = fit(kind, learned, wanted, config)
-        save(predictor, output, digests_of(learned.requests))
+        save(predictor, output, digests_of(learned.requests).union(*map(_seen_by, base or ())))
     say(
         f"{output}: learned from {len(learned):,} prompts of {data}. See what it is worth on others: lengthwise score "
         f"{output} DATA"
     )
     return 0
+
+
+def _put_together(bases: list[str] | None, parts: str | None) -> dict[str, Any]:
+    """Settings of a stack; none where nothing was given. Other kinds refuse them, as settings that they don't have."""
+    given = {"bases": bases, "parts": None if parts is None else [part.strip() for part in parts.split(",")]}
+    return {name: value for name, value in given.items() if value}
+
+
+def _seen_by(base: str) -> frozenset[bytes]:
+    from lengthwise.learning.seen import remembered
+
+    return remembered(Path(base)) or frozenset()
 
 
 def read_settings(path: Path | None, kind: str) -> dict[str, Any]:

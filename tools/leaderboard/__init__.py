@@ -1,0 +1,1 @@
+"""What the leader board needs beside the package."""
