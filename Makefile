@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := src tests tools benchmarks
 PYTEST_FLAGS ?= -n 2
 
-.PHONY: demo test test-vllm check static format bench identity plan kills measure-model train-model train-predictor clean
+.PHONY: demo test test-vllm check static format bench identity plan kills leaderboard measure-model train-model train-predictor clean
 
 demo: .venv/installed
 	$(BIN)/lengthwise demo
@@ -51,6 +51,9 @@ plan: .venv/installed  ## time and memory to plan a million requests
 
 kills: .venv/installed  ## kill -9, full disks, failing writes: resume, compare
 	$(BIN)/pytest -m campaign -s tests/jobs
+
+leaderboard: .venv/installed  ## every predictor, trained and scored; docs/leaderboard.md, from raw data (hours)
+	$(BIN)/python -m tools.leaderboard.make $(if $(MIRROR),--mirror $(MIRROR))
 
 measure-model: .venv/installed  ## statistics of the bundled model, for its card
 	$(BIN)/python -m tools.bundled_model.measure
