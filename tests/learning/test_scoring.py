@@ -342,6 +342,7 @@ def test_an_oracle_has_no_error() -> None:
         (["train", "text", "LOG", "-o", "OUT", "--limit", "0"], "limit is 0"),
         (["train", "text", "missing", "-o", "OUT"], "missing is neither a file nor a public set"),
         (["train", "text", "LOG", "-o", "LOG"], "is a file"),
+        (["train", "text", "LOG", "-o", "OUT", "--settings", "nowhere.toml"], "There is no file nowhere.toml"),
         (["train", "text", "LOG", "-o", "."], "holds other files"),
         (["train", "text", "ONE", "-o", "OUT"], "1 answers to 1 different prompts"),
         (["train", "text", "BAD", "-o", "OUT"], "line 1: length is 0"),

@@ -258,3 +258,22 @@ def test_a_run_learns_while_it_goes_on():
     is_known = [answer.predicted is not None for answer in answers]
     assert not any(is_known[:100])
     assert all(is_known[120:])
+
+
+def test_too_few_rows_are_named_as_they_were_given():
+    """A history of 60 rows learns its base from 40 of them at a time: too few for text, enough for a constant."""
+    requests = tuple(Request(str(i), f"Say hello {i} times.") for i in range(60))
+    data = LengthData(requests, np.arange(1.0, 61)[:, None], np.zeros((60, 1), bool))
+    with pytest.raises(PredictorError, match=r'^60 rows are too few for a history.*base = "constant"'):
+        train("history", data, Target(), TrainConfig())
+    settings = {"base": "constant"}
+    assert train("history", data, Target(), TrainConfig(settings=settings)).predict(requests[:1]).median[0] > 0
+
+
+def test_a_base_of_before_is_no_part_of_what_is_saved_over_it(tmp_path):
+    """Saved without a base over one that had one: the folder has no parts."""
+    HistoryPredictor(ConstantPredictor.of_length(5)).save(tmp_path)
+    assert len(list(tmp_path.glob("*/predictor.json"))) == 1
+    HistoryPredictor().save(tmp_path)
+    assert not list(tmp_path.glob("*/predictor.json"))
+    assert np.isinf(HistoryPredictor.load(tmp_path).predict([Request("a", "Hello")]).median[0])

@@ -124,6 +124,8 @@ def read_settings(path: Path | None, kind: str) -> dict[str, Any]:
         return {}
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"There is no file {path}; --settings takes a TOML file.") from error
     except (OSError, ValueError) as error:
         raise UsageError(f"The settings {path} can't be read as TOML ({error}).") from error
     table = tables.get(kind)

@@ -115,6 +115,8 @@ class HistoryPredictor:
         (target / files.HEADER).unlink(missing_ok=True)
         if save_base is not None:
             save_base(target / BASE)
+        else:
+            (target / BASE / files.HEADER).unlink(missing_ok=True)  # of a former one, which would seem to be a part
         (target / TABLE).write_text(json.dumps(self.store.to_json()), encoding="utf-8")
         learned_from = self.learned_from.to_json() if self.learned_from else None
         fields = {

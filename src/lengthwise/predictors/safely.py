@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from lengthwise.protocols import AnswerReviser, LengthPredictor, PartialText, Pr
 from lengthwise.types import Completion, Request
 
 log = logging.getLogger("lengthwise")
+
+_TOLD = "_failure_is_told"
 
 
 def safe_predict(predictor: LengthPredictor, requests: Sequence[Request]) -> LengthEstimates:
@@ -48,7 +51,7 @@ def safe_observe(predictor: LengthPredictor, request: Request, completion: Compl
     try:
         predictor.observe([request], [completion])
     except Exception:
-        log.warning("%s could not learn from %s; going on.", type(predictor).__name__, request.id, exc_info=True)
+        _tell(predictor, "%s could not learn from %s; going on.", type(predictor).__name__, request.id)
 
 
 def _tried(predictor: LengthPredictor, ask: Callable[[], LengthEstimates], num: int) -> LengthEstimates | None:
@@ -56,9 +59,18 @@ def _tried(predictor: LengthPredictor, ask: Callable[[], LengthEstimates], num: 
     try:
         estimates = ask()
     except Exception:
-        log.warning("%s failed; going on without what it would have said.", name, exc_info=True)
+        _tell(predictor, "%s failed; going on without what it would have said.", name)
         return None
     if len(estimates) == num:
         return estimates
     log.warning("%s gave %d estimates for %d requests; not used.", name, len(estimates), num)
     return None
+
+
+def _tell(predictor: LengthPredictor, message: str, *values: object) -> None:
+    """What went wrong, with where it happened the first time; a predictor that fails at every answer shall not fill the
+    log with that."""
+    is_told = getattr(predictor, _TOLD, False)
+    log.log(logging.DEBUG if is_told else logging.WARNING, message, *values, exc_info=not is_told)
+    with suppress(AttributeError, TypeError):  # one that takes no attribute is told of each time
+        setattr(predictor, _TOLD, True)

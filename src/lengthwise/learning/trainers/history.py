@@ -23,6 +23,7 @@ from lengthwise.predictors.history_keys import LEVELS
 from lengthwise.predictors.history_store import HistoryStore
 from lengthwise.predictors.provenance import Provenance, distinct_sampling
 from lengthwise.predictors.trial import scores
+from lengthwise.protocols import LengthPredictor
 
 WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 256.0, math.inf)
 
@@ -89,10 +90,22 @@ def _out_of_fold(
         raise PredictorError(f"There are {len(data)} prompts; {settings.num_folds} are needed. Collect more.")
     curves: dict[int, Floats] = {}
     for seen, held_out in folds(np.arange(len(data)), settings.num_folds, config.seed):
-        base = train_kind(settings.base, data[seen], target, replace(config, settings={}))
+        base = _base_of(data[seen], len(data), target, config, settings)
         survival = base.predict([data.requests[row] for row in held_out]).survival
         curves.update(zip(held_out.tolist(), survival, strict=True))
     return np.stack([curves[row] for row in labels.rows.tolist()])
+
+
+def _base_of(
+    seen: LengthData, num_rows: int, target: Target, config: TrainConfig, settings: HistoryConfig
+) -> LengthPredictor:
+    try:
+        return train_kind(settings.base, seen, target, replace(config, settings={}))
+    except PredictorError as error:
+        raise PredictorError(
+            f"{num_rows} rows are too few for a history: what it stands on learns from {len(seen)} of them at a time. "
+            f'({error}) Give more, or set base = "constant" in the table [history] of --settings.'
+        ) from error
 
 
 def _chosen(past: Sequence[Past], curves: Floats, labels: Labels, settings: HistoryConfig) -> dict[str, float]:
