@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -29,6 +28,7 @@ from lengthwise.engines.transformers.checkpoint import find_adapter, find_model,
 from lengthwise.engines.transformers.identity import adapter_digest, model_identity, text_digest
 from lengthwise.engines.transformers.model import LoadedModel
 from lengthwise.engines.transformers.options import ModelOptions
+from lengthwise.engines.transformers.quiet import quiet
 from lengthwise.engines.transformers.templates import ChatTemplate, PromptEncoder, choose_template, is_own_template
 from lengthwise.errors import ModelError, first_line
 
@@ -66,7 +66,7 @@ def load_model(options: ModelOptions) -> LoadedModel:
     context_tokens = _context_tokens(files.config, files.tokenizer, options.context_tokens)
     find_weights(files.folder, files.name, options.revision)
     log.info("Loading %s.", files.name)
-    with _quiet(), _as_model_error(files.name):
+    with quiet(), _as_model_error(files.name):
         model = _load_weights(files.folder, files.config, options, device)
         if files.adapter is not None:
             add_adapter(model, files.adapter, str(options.adapter))
@@ -123,7 +123,7 @@ def eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
 def _find_files(options: ModelOptions) -> _Files:
     name = options.model if options.model is not None else str(MODEL_DIR)
     folder = find_model(name, options.revision, options.trust_remote_code)
-    with _quiet(), _as_model_error(name):
+    with quiet(), _as_model_error(name):
         config = _load_config(folder, name, options)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **_trust(options))
         template = choose_template(tokenizer, options.chat_template)
@@ -237,7 +237,7 @@ def add_adapter(model: PreTrainedModel, folder: Path, name: str) -> None:
     """Put a LoRA adapter into the model, unmerged: merging into 16 bit or quantised weights would change answers.
     `name` is what messages call it. Raises ModelError where it doesn't fit."""
     try:
-        with _quiet():
+        with quiet():
             info = model.load_adapter(str(folder), adapter_kwargs={"local_files_only": True})
     except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(
@@ -286,21 +286,6 @@ def _config_eos(config: PreTrainedConfig) -> int | list[int] | None:
 
 def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No bars and no warnings of transformers: what matters in them is an error or a line of ours."""
-    logging_of: Any = transformers.logging
-    verbosity, has_bar = logging_of.get_verbosity(), logging_of.is_progress_bar_enabled()
-    logging_of.set_verbosity_error()
-    logging_of.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging_of.set_verbosity(verbosity)
-        if has_bar:
-            logging_of.enable_progress_bar()
 
 
 @contextmanager

