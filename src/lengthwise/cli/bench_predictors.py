@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,7 @@ import typer
 from lengthwise.cli.console import listen, say
 from lengthwise.cli.data import Mirror
 from lengthwise.cli.options import Json
-from lengthwise.cli.train import Limit, Settings, check_limit
+from lengthwise.cli.train import Limit, Settings, check_limit, read_tables
 from lengthwise.errors import UsageError
 
 if TYPE_CHECKING:
@@ -114,10 +113,7 @@ def _tables(path: Path | None, kinds: list[str]) -> dict[str, dict[str, Any]]:
     """The settings of each kind: its table in the file; none where it has none."""
     if path is None:
         return {}
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"The settings {path} can't be read as TOML ({error}).") from error
+    tables = read_tables(path)
     return {kind: tables[kind] for kind in kinds if isinstance(tables.get(kind), dict)}
 
 

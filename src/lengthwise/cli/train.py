@@ -122,16 +122,21 @@ def read_settings(path: Path | None, kind: str) -> dict[str, Any]:
     """The table of a kind. Raises UsageError on a file that can't be read, or that has no such table."""
     if path is None:
         return {}
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(f"There is no file {path}; --settings takes a TOML file.") from error
-    except (OSError, ValueError) as error:
-        raise UsageError(f"The settings {path} can't be read as TOML ({error}).") from error
+    tables = read_tables(path)
     table = tables.get(kind)
     if not isinstance(table, dict):
         raise UsageError(f"{path} has no table [{kind}]; it has {', '.join(tables) or 'none'}.")
     return table
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """All of a file of settings. Raises UsageError."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"There is no file {path}; --settings takes a TOML file.") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"The settings {path} can't be read as TOML ({error}).") from error
 
 
 def save(predictor: Any, output: Path, seen: frozenset[bytes]) -> None:
