@@ -8,7 +8,6 @@ and for the reference answer take it to 60.5.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,9 @@ from lengthwise.estimates import Floats
 from lengthwise.predictors import folder as files
 from lengthwise.predictors.residuals import Doubles
 from lengthwise.predictors.structure import structure
+from lengthwise.predictors.trees import TREES, read_trees
 from lengthwise.types import Request
 
-TREES = "trees.txt"  # LightGBM's own text format: numbers, no code
 DIGEST = "trees_sha256"
 
 
@@ -36,7 +35,7 @@ class Boosting:
         self.heads = heads
         self.intercepts = intercepts
         self.trees = trees
-        self._booster = _read_trees(trees, num_columns=len(intercepts) + structure([]).shape[1])
+        self._booster = read_trees(trees, num_columns=len(intercepts) + structure([]).shape[1])
 
     def predict(self, bags: csr_matrix, requests: Sequence[Request]) -> Doubles:
         """Log lengths (n), from rows of terms and their requests."""
@@ -47,7 +46,7 @@ class Boosting:
         """Write the trees; what is left to be saved: arrays and header fields."""
         content = self.trees.encode()
         (folder / TREES).write_bytes(content)
-        return {"heads": self.heads, "intercepts": self.intercepts}, {DIGEST: hashlib.sha256(content).hexdigest()}
+        return {"heads": self.heads, "intercepts": self.intercepts}, {DIGEST: files.digest_of(content)}
 
     @classmethod
     def load(cls, folder: Path, header: dict[str, Any], num_terms: int) -> Boosting:
@@ -55,13 +54,7 @@ class Boosting:
         arrays = files.read_arrays(folder, {"heads": (num_terms, None), "intercepts": (None,)})
         if arrays["heads"].shape[1:] != arrays["intercepts"].shape:
             raise PredictorError(f"{folder}: `heads` and `intercepts` don't match. Train the predictor again.")
-        path = folder / TREES
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise PredictorError(f"{path} can't be read ({error.strerror}). Train the predictor again.") from error
-        if hashlib.sha256(content).hexdigest() != files.field(folder, header, DIGEST, str):
-            raise PredictorError(f"{path} is not what was saved: damaged or changed. Train the predictor again.")
+        content = files.read_digested(folder, header, TREES, DIGEST)
         return cls(arrays["heads"], arrays["intercepts"], content.decode("utf-8", "replace"))
 
 
@@ -72,17 +65,3 @@ def join_columns(heads: Floats, requests: Sequence[Request]) -> Floats:
 
 def log_of_root(roots: Doubles) -> Doubles:
     return np.asarray(2 * np.log(np.maximum(roots, 1.0)), np.float64)
-
-
-def _read_trees(text: str, num_columns: int) -> Any:
-    import lightgbm
-
-    try:
-        booster = lightgbm.Booster(model_str=text)
-    except lightgbm.basic.LightGBMError as error:
-        raise PredictorError(f"{TREES} holds no trees ({error}). Train the predictor again.") from error
-    if booster.num_feature() != num_columns:
-        raise PredictorError(
-            f"{TREES} was grown on {booster.num_feature()} columns; {num_columns} are there. Train the predictor again."
-        )
-    return booster

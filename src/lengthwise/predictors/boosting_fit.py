@@ -14,6 +14,7 @@ from sklearn.linear_model import Ridge
 from lengthwise.estimates import Floats
 from lengthwise.predictors.boosting import Boosting, join_columns, log_of_root
 from lengthwise.predictors.residuals import Doubles
+from lengthwise.predictors.trees import grow_trees
 from lengthwise.types import Request
 
 Folds = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
@@ -85,25 +86,19 @@ def _heads(prompts: Prompts, rows: NDArray[np.intp], config: BoostingConfig) -> 
 
 
 def _grow(columns: Floats, roots: Doubles, seed: int, config: BoostingConfig) -> Any:
-    import lightgbm
-
-    settings = {
-        "objective": "huber",
-        "alpha": config.huber_delta,
-        "learning_rate": config.learning_rate,
-        "num_leaves": config.num_leaves,
-        "min_data_in_leaf": config.min_leaf_prompts,
-        "feature_fraction": 0.4,
-        "bagging_fraction": 0.6,
-        "bagging_freq": 1,
-        "lambda_l2": 5.0,
-        "seed": seed,
-        "deterministic": True,
-        "force_row_wise": True,
-        "num_threads": 1,
-        "verbose": -1,
-    }
-    return lightgbm.train(settings, lightgbm.Dataset(columns, roots), config.num_trees)
+    return grow_trees(
+        columns,
+        roots,
+        config.num_trees,
+        seed,
+        objective="huber",
+        alpha=config.huber_delta,
+        learning_rate=config.learning_rate,
+        num_leaves=config.num_leaves,
+        min_data_in_leaf=config.min_leaf_prompts,
+        feature_fraction=0.4,
+        bagging_fraction=0.6,
+    )
 
 
 def _float32(values: Any) -> Floats:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from lengthwise.errors import PredictorError
 from lengthwise.estimates import GRID, Floats, LengthEstimates
 from lengthwise.predictors import folder as files
-from lengthwise.predictors.encoder_curves import BinCurves
+from lengthwise.predictors.encoder_curves import BinCurves, mixed
 from lengthwise.predictors.encoder_session import Session, TextEncoder
 from lengthwise.predictors.provenance import Provenance
 from lengthwise.predictors.structure import NAMES, structure
@@ -48,7 +47,7 @@ class EncoderWeights:
         """The encoder's curves (n × len(GRID)), with the text predictor's share."""
         if self.text is None:
             return survival
-        return (1 - self.text_share) * survival + self.text_share * self.text.predict(requests).survival
+        return mixed(survival, self.text.predict(requests).survival, self.text_share)
 
 
 class EncoderPredictor:
@@ -107,7 +106,7 @@ class EncoderPredictor:
             "structure": list(NAMES),
             "learned_from": self.learned_from.to_json(),
         }
-        digests = {_digest_name(name): hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        digests = {_digest_name(name): files.digest_of(content) for name, content in contents.items()}
         files.write_header(target, KIND, {**fields, "card": self.card, **digests})
 
     @classmethod
@@ -121,11 +120,12 @@ class EncoderPredictor:
         max_tokens = files.field(source, header, "max_tokens", int)
         if not 1 <= max_tokens <= MAX_MODEL_TOKENS:
             raise PredictorError(f"{source}: max_tokens is {max_tokens}; it must lie between 1 and {MAX_MODEL_TOKENS}.")
-        tokenizer = _read(source, header, TOKENIZER).decode("utf-8", "replace")
+        tokenizer = files.read_digested(source, header, TOKENIZER, _digest_name(TOKENIZER)).decode("utf-8", "replace")
         curves, marginal = _read_curves(source)
         share = _text_share(source, header)
         text = TextPredictor.load(source / TEXT) if share else None
-        weights = EncoderWeights(_read(source, header, MODEL), tokenizer, max_tokens, curves, marginal, text, share)
+        model = files.read_digested(source, header, MODEL, _digest_name(MODEL))
+        weights = EncoderWeights(model, tokenizer, max_tokens, curves, marginal, text, share)
         try:
             return cls(weights, learned_from, card)
         except PredictorError as error:
@@ -150,19 +150,6 @@ def _text_share(folder: Path, header: dict[str, Any]) -> float:
 
 def _digest_name(name: str) -> str:
     return f"{name.partition('.')[0]}_sha256"
-
-
-def _read(folder: Path, header: dict[str, Any], name: str) -> bytes:
-    """A file whose digest stands in the header."""
-    path = folder / name
-    wanted = files.field(folder, header, _digest_name(name), str)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise PredictorError(f"{path} can't be read ({error.strerror}). Train the predictor again.") from error
-    if hashlib.sha256(content).hexdigest() != wanted:
-        raise PredictorError(f"{path} is not what was saved: damaged or changed. Train the predictor again.")
-    return content
 
 
 def _read_curves(folder: Path) -> tuple[BinCurves, Floats]:

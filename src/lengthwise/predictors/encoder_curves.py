@@ -67,6 +67,11 @@ class BinCurves:
         return np.log(self.edges.astype(np.float64) - HALF_TOKEN), above / above[:, :1]
 
 
+def mixed(survival: Floats, other: Floats, share: float) -> Floats:
+    """Curves (n × len(GRID)) with a share of others' chances."""
+    return (1 - share) * survival + share * other
+
+
 def _interpolated(at: Doubles, points: Doubles, values: Doubles) -> Doubles:
     """`values` (n × k at `points`) at other points (m) → n × m: np.interp for all rows at once."""
     right = np.clip(np.searchsorted(points, at), 1, len(points) - 1)

@@ -5,6 +5,7 @@ Loading reads JSON, UTF-8 text and safetensors only, so that a folder from elsew
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,6 +58,24 @@ def field(folder: Path, header: Mapping[str, Any], name: str, kind: type | Union
         wanted = getattr(kind, "__name__", str(kind))
         raise PredictorError(f"{folder / HEADER}: {name!r} is {value!r:.60}; {wanted} was expected. Train it again.")
     return value
+
+
+def digest_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_digested(folder: Path, header: Mapping[str, Any], name: str, digest: str) -> bytes:
+    """A file whose SHA-256 stands in the header as `digest`: for what its own reader does not check. Raises
+    PredictorError where it is missing, damaged or changed."""
+    path = folder / name
+    wanted = field(folder, header, digest, str)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PredictorError(f"{path} can't be read ({error.strerror}). Train the predictor again.") from error
+    if digest_of(content) != wanted:
+        raise PredictorError(f"{path} is not what was saved: damaged or changed. Train the predictor again.")
+    return content
 
 
 def _parsed(path: Path) -> dict[str, Any]:

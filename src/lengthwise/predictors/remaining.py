@@ -7,7 +7,6 @@ are left, and the residuals of answers that it had not seen give the spread.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -21,12 +20,12 @@ from lengthwise.predictors import folder as files
 from lengthwise.predictors.provenance import Provenance
 from lengthwise.predictors.remaining_features import NAMES, partial_features
 from lengthwise.predictors.residuals import MAX_RESIDUAL, NUM_RESIDUALS, Doubles, ResidualTable
+from lengthwise.predictors.trees import TREES, read_trees
 from lengthwise.protocols import Backbone, LengthPredictor
 from lengthwise.types import Completion, Request
 
 KIND = "remaining"
 BASE = "base"
-TREES = "trees.txt"  # LightGBM's own text format: numbers, no code
 DIGEST = "trees_sha256"
 LEAST_AT_N = 0.25  # of a curve at the tokens that are there: a small share of it is no curve any more (MIN_SURVIVAL)
 
@@ -50,7 +49,7 @@ class RemainingPredictor:
         self.learned_from = learned_from
         self.card = dict(card or {})
         self.model = learned_from.model
-        self._booster = _read_trees(trees)
+        self._booster = read_trees(trees, len(NAMES))
 
     def predict(self, requests: Sequence[Request]) -> LengthEstimates:
         return self.base.predict(requests)
@@ -99,7 +98,7 @@ class RemainingPredictor:
         (target / TREES).write_bytes(content)
         table = {"centres": self.residuals.centres, "residual_survival": self.residuals.survival}
         files.write_arrays(target, table)
-        digest = hashlib.sha256(content).hexdigest()
+        digest = files.digest_of(content)
         learned_from = self.learned_from.to_json()
         files.write_header(
             target, KIND, {"model": self.model, "learned_from": learned_from, "card": self.card, DIGEST: digest}
@@ -114,7 +113,7 @@ class RemainingPredictor:
         header = files.read_header(source)
         learned_from = Provenance.from_json(header.get("learned_from"))
         card = files.field(source, header, "card", dict)
-        trees = _checked_trees(source, files.field(source, header, DIGEST, str))
+        trees = files.read_digested(source, header, TREES, DIGEST).decode("utf-8", "replace")
         residuals = _read_residuals(source)
         if files.read_header(source / BASE).get("kind") == KIND:
             raise PredictorError(f"{source}: its base foretells what remains already. Train it again.")
@@ -145,32 +144,6 @@ def _at(curves: Floats, num_tokens: Doubles) -> Doubles:
     left = np.minimum(position.astype(np.intp), len(GRID) - 2)
     before, after = (np.take_along_axis(curves, index, axis=1).astype(np.float64) for index in (left, left + 1))
     return np.where(num_tokens < 1, 1.0, before + (after - before) * (position - left))
-
-
-def _read_trees(text: str) -> Any:
-    import lightgbm
-
-    try:
-        booster = lightgbm.Booster(model_str=text)
-    except lightgbm.basic.LightGBMError as error:
-        raise PredictorError(f"{TREES} holds no trees ({error}). Train the predictor again.") from error
-    if booster.num_feature() != len(NAMES):
-        raise PredictorError(
-            f"{TREES} was grown on {booster.num_feature()} columns; {len(NAMES)} are there. Train the predictor again."
-        )
-    return booster
-
-
-def _checked_trees(folder: Path, digest: str) -> str:
-    """LightGBM does not check what it reads, so a damaged file is found by its digest."""
-    path = folder / TREES
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise PredictorError(f"{path} can't be read ({error.strerror}). Train the predictor again.") from error
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise PredictorError(f"{path} is not what was saved: damaged or changed. Train the predictor again.")
-    return content.decode("utf-8", "replace")
 
 
 def _read_residuals(folder: Path) -> ResidualTable:

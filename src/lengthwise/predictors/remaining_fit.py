@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lengthwise.estimates import Floats, LengthEstimates
 from lengthwise.predictors.remaining_features import partial_features
 from lengthwise.predictors.residuals import Doubles, ResidualTable
+from lengthwise.predictors.trees import grow_trees
 from lengthwise.types import Request
 
 Rows = NDArray[np.intp]
@@ -110,21 +111,15 @@ def _table(looks: _Looks, predicted: Doubles, config: RemainingConfig) -> Residu
 
 
 def _grow(columns: Floats, targets: Doubles, seed: int, config: RemainingConfig) -> Any:
-    import lightgbm
-
-    settings = {
-        "objective": "regression",
-        "learning_rate": config.learning_rate,
-        "num_leaves": config.num_leaves,
-        "min_data_in_leaf": config.min_leaf_looks,
-        "feature_fraction": 0.6,
-        "bagging_fraction": 0.7,
-        "bagging_freq": 1,
-        "lambda_l2": 5.0,
-        "seed": seed,
-        "deterministic": True,
-        "force_row_wise": True,
-        "num_threads": 1,
-        "verbose": -1,
-    }
-    return lightgbm.train(settings, lightgbm.Dataset(columns, targets), config.num_trees)
+    return grow_trees(
+        columns,
+        targets,
+        config.num_trees,
+        seed,
+        objective="regression",
+        learning_rate=config.learning_rate,
+        num_leaves=config.num_leaves,
+        min_data_in_leaf=config.min_leaf_looks,
+        feature_fraction=0.6,
+        bagging_fraction=0.7,
+    )

@@ -17,6 +17,7 @@ from lengthwise.learning.splits import Indices
 from lengthwise.learning.trainers.text import train as train_text
 from lengthwise.learning.training import TrainConfig, from_settings, target_name
 from lengthwise.predictors.encoder import EncoderPredictor, EncoderWeights
+from lengthwise.predictors.encoder_curves import mixed
 from lengthwise.predictors.survival import length_curve
 from lengthwise.predictors.text import TextPredictor
 
@@ -80,5 +81,4 @@ class _Companion:
         text = self.learned_from(learned)
         if text is None:
             return survival
-        said = text.predict(self.data[held_out].requests).survival
-        return (1 - self.share) * survival + self.share * said
+        return mixed(survival, text.predict(self.data[held_out].requests).survival, self.share)
