@@ -24,6 +24,7 @@ class EncoderConfig:
     max_tokens: int = 128  # of a prompt, 2,048 at most; what is longer keeps its head and its tail
     hidden_width: int = 256
     num_networks: int = 2  # whose chances are averaged: each takes its time, in training and in use
+    is_quantized: bool = True  # matrices in 8 bits, for use: training has 32
     text_share: float = 0.25  # of the chances is the text predictor's; 0 leaves it out
     num_bins: int = 48
     smoothing: float = 0.1  # spread of a label, in parts of the root of the median length

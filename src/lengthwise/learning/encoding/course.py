@@ -13,10 +13,12 @@ from lengthwise.errors import PredictorError
 from lengthwise.estimates import GRID, Floats
 from lengthwise.learning.encoding.bins import bin_edges, head_targets
 from lengthwise.learning.encoding.config import EncoderConfig
+from lengthwise.learning.encoding.export import exported
 from lengthwise.learning.encoding.heads import HeadLengths
 from lengthwise.learning.encoding.loop import Lesson, chances, fit
 from lengthwise.learning.encoding.network import LengthNetwork, WantedChances
 from lengthwise.learning.encoding.prompts import EncodedPrompts, Indices
+from lengthwise.learning.encoding.quantized import quantized
 from lengthwise.learning.encoding.starting import default_encoder, open_encoder
 from lengthwise.learning.splits import folds, prompt_groups
 from lengthwise.predictors.encoder_curves import BinCurves
@@ -76,7 +78,17 @@ class Course:
         """Networks that learned from some prompts."""
         num = self.config.num_networks
         seeds = [self.seed * num + number for number in range(num)]
-        return WantedChances([self._network(rows, f"{name}, seed {seed}", seed) for seed in seeds])
+        networks = [self._network(rows, f"{name}, seed {seed}", seed) for seed in seeds]
+        for network in networks:  # the words' vectors are not trained: once is enough
+            network.encoder.set_input_embeddings(networks[0].encoder.get_input_embeddings())
+        return WantedChances(networks)
+
+    def exported(self, model: WantedChances) -> bytes:
+        """As ONNX. Uses the model up."""
+        if not self.config.is_quantized:
+            return exported(model)
+        rows = np.random.default_rng(self.seed).permutation(len(self.requests))
+        return quantized(model, self.lesson.prompts, rows)
 
     def _network(self, rows: Indices, name: str, seed: int) -> LengthNetwork:
         with torch.random.fork_rng(devices=[]):

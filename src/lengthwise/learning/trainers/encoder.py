@@ -29,7 +29,7 @@ MIN_PROMPTS = 50  # below this a constant is as good
 def train(data: LengthData, target: Target, config: TrainConfig) -> EncoderPredictor:
     """Raises UsageError where the encoder or a package is missing, PredictorError on fewer than 50 prompts."""
     from lengthwise.learning.encoding.course import Course
-    from lengthwise.learning.encoding.export import check_can_export, exported
+    from lengthwise.learning.encoding.export import check_can_export
     from lengthwise.learning.encoding.heads import heads_of
     from lengthwise.predictors.text_fit import learned_from
 
@@ -44,7 +44,7 @@ def train(data: LengthData, target: Target, config: TrainConfig) -> EncoderPredi
     model = course.model(np.arange(len(data)), f"one that is kept, on all {len(data):,} prompts")
     labels = label(data, target)
     weights = EncoderWeights(
-        exported(model),
+        course.exported(model),
         course.encoder.tokenizer.to_str(),
         course.encoder.max_tokens,
         curves,
