@@ -35,10 +35,10 @@ from lengthwise.engines.transformers.loading import load_model
 from lengthwise.engines.transformers.prompts import Prompts
 from lengthwise.learning.data import LengthData, read_data
 from lengthwise.pipeline import Pipeline
-from lengthwise.predictors.cohort import Examples
-from lengthwise.predictors.cold_start import ColdStartPredictor
+from lengthwise.predictors.cold_start.cohort import Examples
+from lengthwise.predictors.cold_start.predictor import ColdStartPredictor
 from lengthwise.predictors.oracle import OraclePredictor
-from lengthwise.predictors.text import TextPredictor
+from lengthwise.predictors.text.predictor import TextPredictor
 from lengthwise.protocols import LengthPredictor
 from lengthwise.types import Capabilities, Completion
 

@@ -41,7 +41,7 @@ from lengthwise.errors import UsageError
 from lengthwise.learning.importing.prompts import prompt_of
 from lengthwise.pipeline import Pipeline
 from lengthwise.predictors.oracle import OraclePredictor
-from lengthwise.predictors.text import TextPredictor
+from lengthwise.predictors.text.predictor import TextPredictor
 from lengthwise.protocols import LengthPredictor
 from lengthwise.testing import NoisyOracle
 from lengthwise.types import Request

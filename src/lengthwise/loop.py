@@ -15,7 +15,7 @@ from lengthwise.errors import EngineError, LengthwiseError, UsageError, shown, t
 from lengthwise.estimates import LengthEstimates
 from lengthwise.feeds import Feed as Feed
 from lengthwise.feeds import ThreadedFeed as ThreadedFeed
-from lengthwise.predictors.lessons import Lessons
+from lengthwise.predictors.cold_start.lessons import Lessons
 from lengthwise.predictors.safely import safe_observe, safe_predict, safe_revise, safe_revise_running
 from lengthwise.protocols import Engine, LengthPredictor, Scheduler
 from lengthwise.types import (

@@ -258,7 +258,7 @@ def make_scheduler(name: str, engine: Engine) -> Scheduler:
 def _automatic(engine: Engine, scheduler: Scheduler | str, seed: int) -> LengthPredictor:
     """What is known for this model; where nothing is, what learns in the run, unless lengths are of no use there."""
     from lengthwise.predictors import saved
-    from lengthwise.predictors.cold_start import ColdStartConfig, ColdStartPredictor
+    from lengthwise.predictors.cold_start.predictor import ColdStartConfig, ColdStartPredictor
     from lengthwise.predictors.unknown import UnknownPredictor
 
     known = saved.default_predictor(engine.model)

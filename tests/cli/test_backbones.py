@@ -14,8 +14,8 @@ from lengthwise.engines.transformers import ModelOptions, RunOptions, open_engin
 from lengthwise.errors import PredictorError
 from lengthwise.pipeline import Pipeline
 from lengthwise.predictors.folder import write_header
-from lengthwise.predictors.prompted import PromptedPredictor
-from lengthwise.predictors.prompted_question import QUESTIONS
+from lengthwise.predictors.prompted.predictor import PromptedPredictor
+from lengthwise.predictors.prompted.question import QUESTIONS
 from tests.engines.openai.server import ScriptedServer, answer
 
 TASKS = [f"Say {4 + i % 7 * 9} words." for i in range(60)]

@@ -13,7 +13,7 @@ import pytest
 from lengthwise.cli import main
 from lengthwise.learning.data_catalogue import CHARACTERS_A_TOKEN
 from lengthwise.predictors.constant import ConstantPredictor
-from lengthwise.predictors.text import TextPredictor
+from lengthwise.predictors.text.predictor import TextPredictor
 from lengthwise.types import Request
 
 SERVED = ("--engine", "openai", "--model", "gpt-x")

@@ -16,10 +16,10 @@ from lengthwise.cli import main, run
 from lengthwise.engines.replay import ReplayConfig, ReplayEngine
 from lengthwise.jobs import Job, JobOptions, JobResult
 from lengthwise.pipeline import Pipeline
-from lengthwise.predictors.cold_start import ColdStartPredictor
+from lengthwise.predictors.cold_start.predictor import ColdStartPredictor
 from lengthwise.predictors.constant import ConstantPredictor
 from lengthwise.predictors.saved import load_predictor
-from lengthwise.predictors.text import TextPredictor
+from lengthwise.predictors.text.predictor import TextPredictor
 from lengthwise.types import Capabilities, Completion
 
 NUM = 320

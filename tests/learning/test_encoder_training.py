@@ -12,18 +12,18 @@ import torch
 
 from lengthwise.errors import PredictorError, UsageError
 from lengthwise.estimates import GRID
-from lengthwise.learning.encoding import export
+from lengthwise.learning.encoding import export, quantized
 from lengthwise.learning.encoding.bins import bin_edges, bin_of, head_targets
 from lengthwise.learning.encoding.config import EncoderConfig
 from lengthwise.learning.encoding.course import Course, _groups
 from lengthwise.learning.encoding.heads import heads_of
 from lengthwise.learning.encoding.loop import chances
-from lengthwise.learning.encoding.network import loss
+from lengthwise.learning.encoding.network import WantedChances, loss
 from lengthwise.learning.encoding.starting import OFFLINE_PACKAGE, default_encoder
 from lengthwise.learning.labels import Target
 from lengthwise.learning.training import TrainConfig, train
-from lengthwise.predictors.encoder import EncoderPredictor
-from lengthwise.predictors.encoder_session import Session
+from lengthwise.predictors.encoder.predictor import EncoderPredictor
+from lengthwise.predictors.encoder.session import Session
 from lengthwise.predictors.structure import NAMES
 from lengthwise.testing import check_predictor
 from lengthwise.types import Request
@@ -177,15 +177,39 @@ def test_rows_come_back_in_their_order() -> None:
     assert np.allclose(chances(network, course.lesson.prompts, rows), alone, atol=1e-5)
 
 
-def test_the_export_says_what_the_network_says() -> None:
-    """One row or many, whatever their length: the network is trained again, as the seed makes it."""
-    course = Course.prepare(*_parts(data(NUM_PROMPTS), "max"), EncoderConfig(**settings()), 0)  # type: ignore[arg-type]
+@pytest.mark.parametrize(("is_quantized", "error"), [(False, 1e-5), (True, 0.03)], ids=["32 bits", "8 bits"])
+def test_the_export_says_what_the_network_says(is_quantized: bool, error: float) -> None:
+    """One row or many, whatever their length; a prompt's chances don't depend on its neighbours."""
+    config = EncoderConfig(**settings(is_quantized=is_quantized, num_networks=2, epochs=1))  # type: ignore[arg-type]
+    course = Course.prepare(*_parts(data(NUM_PROMPTS), "max"), config, 0)
     network, lesson = course.model(np.arange(NUM_PROMPTS), "test"), course.lesson.prompts
-    weights = trained().weights
-    session = Session(weights.model, course.encoder, len(course.edges), len(NAMES))
-    for rows in (np.arange(1), np.arange(60)):
-        ours = session.chances([lesson.ids[row] for row in rows], lesson.structure[rows])
-        assert np.allclose(ours, chances(network, lesson, rows), atol=1e-5)
+    wanted = chances(network, lesson, np.arange(60))
+    model = course.exported(network)
+    session = Session(model, course.encoder, len(course.edges), len(NAMES))
+    together, alone = (
+        np.concatenate([session.chances([lesson.ids[row] for row in rows], lesson.structure[rows]) for rows in parts])
+        for parts in ([np.arange(60)], np.arange(60).reshape(60, 1))
+    )
+    assert np.allclose(together, wanted, atol=error)
+    assert np.allclose(together, alone, atol=1e-6)
+    assert (b"QuantizeLinear" in model) is is_quantized
+
+
+def test_smoothing_changes_nothing_but_the_spread() -> None:
+    """The same chances, from inputs that are within a like range in all channels."""
+    course = Course.prepare(*_parts(data(60), "max"), EncoderConfig(**settings(epochs=1)), 0)  # type: ignore[arg-type]
+    network, prompts = course.model(np.arange(60), "test"), course.lesson.prompts
+    batches = [prompts.batch(np.arange(at, at + 1)) for at in range(20)]
+    wanted, spread = chances(network, prompts, np.arange(60)), _spread(network, batches)
+    quantized.smooth(network, batches)
+    assert np.allclose(chances(network, prompts, np.arange(60)), wanted, atol=1e-5)
+    assert _spread(network, batches) < 0.7 * spread
+
+
+def _spread(network: WantedChances, batches: list[tuple[torch.Tensor, ...]]) -> float:
+    """Of the channels' largest inputs, over their mean: the mean of all linear layers."""
+    found = quantized.largest_inputs(network, batches).values()
+    return float(np.mean([float(each.std() / each.mean()) for each in found]))
 
 
 def test_training_says_how_far_it_is(caplog: pytest.LogCaptureFixture) -> None:

@@ -27,7 +27,7 @@ from lengthwise.learning.training import TrainConfig, target_of, train
 from lengthwise.predictors.constant import ConstantPredictor
 from lengthwise.predictors.oracle import OraclePredictor
 from lengthwise.predictors.saved import load_predictor
-from lengthwise.predictors.text import TextPredictor
+from lengthwise.predictors.text.predictor import TextPredictor
 from lengthwise.predictors.unknown import UnknownPredictor
 from lengthwise.types import Completion, Request
 

@@ -21,7 +21,7 @@ from lengthwise.learning.trainers import stack as trainer
 from lengthwise.learning.training import TrainConfig, needs_backbone, train
 from lengthwise.predictors.constant import ConstantPredictor
 from lengthwise.predictors.saved import load_predictor
-from lengthwise.predictors.stack import StackPredictor
+from lengthwise.predictors.stack.predictor import StackPredictor
 from lengthwise.types import Request
 
 ANSWER = Target("answer")

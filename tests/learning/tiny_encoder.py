@@ -15,7 +15,7 @@ import numpy as np
 from lengthwise.learning.data import LengthData
 from lengthwise.learning.labels import Target
 from lengthwise.learning.training import TrainConfig, train
-from lengthwise.predictors.encoder import EncoderPredictor
+from lengthwise.predictors.encoder.predictor import EncoderPredictor
 from lengthwise.types import Request
 
 CENTRES = {"write a long story about": 300, "explain how one makes": 120, "name one fact about": 20}

@@ -12,12 +12,12 @@ from scipy.stats import kendalltau
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from lengthwise.errors import PredictorError
-from lengthwise.predictors.bag import Bag
-from lengthwise.predictors.boosting_fit import BoostingConfig, head_targets
 from lengthwise.predictors.saved import load_predictor
 from lengthwise.predictors.structure import NAMES, structure
 from lengthwise.predictors.terms import terms
-from lengthwise.predictors.text import TextConfig, TextPredictor
+from lengthwise.predictors.text.bag import Bag
+from lengthwise.predictors.text.boosting_fit import BoostingConfig, head_targets
+from lengthwise.predictors.text.predictor import TextConfig, TextPredictor
 from lengthwise.testing.predictors import ODD_PROMPTS
 from lengthwise.types import Request
 

@@ -7,8 +7,8 @@ import pytest
 
 from lengthwise.engines.replay import ReplayConfig, ReplayEngine
 from lengthwise.pipeline import Pipeline
-from lengthwise.predictors.cohort import MAX_CHARACTERS, Cohort, Examples, slim
-from lengthwise.predictors.cold_start import ColdStartPredictor
+from lengthwise.predictors.cold_start.cohort import MAX_CHARACTERS, Cohort, Examples, slim
+from lengthwise.predictors.cold_start.predictor import ColdStartPredictor
 from lengthwise.predictors.survival import kaplan_meier_median
 from lengthwise.testing import recorded_lengths
 from lengthwise.types import Capabilities, Request

@@ -13,8 +13,8 @@ import pytest
 from lengthwise.engines.replay import ReplayConfig, ReplayEngine
 from lengthwise.estimates import LengthEstimates
 from lengthwise.pipeline import Pipeline
-from lengthwise.predictors.cold_start import ColdStartConfig, ColdStartPredictor
-from lengthwise.predictors.text import TextPredictor
+from lengthwise.predictors.cold_start.predictor import ColdStartConfig, ColdStartPredictor
+from lengthwise.predictors.text.predictor import TextPredictor
 from lengthwise.predictors.unknown import UnknownPredictor
 from lengthwise.protocols import Learner
 from lengthwise.testing import FakeHTTPEngine, WatchedEngine, check_predictor

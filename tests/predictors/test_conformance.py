@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from lengthwise.estimates import LengthEstimates
-from lengthwise.predictors.boosting_fit import BoostingConfig
 from lengthwise.predictors.calibrated import CalibratedPredictor
 from lengthwise.predictors.constant import ConstantPredictor
 from lengthwise.predictors.oracle import OraclePredictor
-from lengthwise.predictors.text import TextConfig, TextPredictor
+from lengthwise.predictors.text.boosting_fit import BoostingConfig
+from lengthwise.predictors.text.predictor import TextConfig, TextPredictor
 from lengthwise.predictors.unknown import UnknownPredictor
 from lengthwise.protocols import LengthPredictor
 from lengthwise.testing import NoisyOracle, check_predictor

@@ -11,9 +11,9 @@ import pytest
 
 from lengthwise.errors import PredictorError
 from lengthwise.estimates import GRID, LengthEstimates
-from lengthwise.predictors.encoder import MODEL, TOKENIZER, EncoderPredictor
-from lengthwise.predictors.encoder_curves import BinCurves
-from lengthwise.predictors.encoder_session import BATCH_ROWS, BATCH_TOKENS, Session, TextEncoder, _batches
+from lengthwise.predictors.encoder.curves import BinCurves
+from lengthwise.predictors.encoder.predictor import MODEL, TOKENIZER, EncoderPredictor
+from lengthwise.predictors.encoder.session import BATCH_ROWS, BATCH_TOKENS, Session, TextEncoder, _batches
 from lengthwise.predictors.saved import load_predictor
 from lengthwise.predictors.structure import NAMES
 from lengthwise.testing import check_predictor

@@ -17,9 +17,9 @@ from lengthwise.learning.labels import Target
 from lengthwise.learning.training import TrainConfig, train
 from lengthwise.pipeline import Pipeline
 from lengthwise.predictors.constant import ConstantPredictor
-from lengthwise.predictors.history import TABLE, HistoryPredictor, mixed
-from lengthwise.predictors.history_keys import LEVELS, bands_of, keys_of
-from lengthwise.predictors.history_store import MAX_LENGTHS, HistoryStore
+from lengthwise.predictors.history.keys import LEVELS, bands_of, keys_of
+from lengthwise.predictors.history.predictor import TABLE, HistoryPredictor, mixed
+from lengthwise.predictors.history.store import MAX_LENGTHS, HistoryStore
 from lengthwise.predictors.saved import load_predictor
 from lengthwise.testing import check_predictor
 from lengthwise.types import Capabilities, Completion, Request

@@ -16,8 +16,8 @@ from lengthwise.learning.data import LengthData
 from lengthwise.learning.labels import Target, label
 from lengthwise.learning.scoring import compare, figures_of
 from lengthwise.learning.training import TrainConfig, train
-from lengthwise.predictors.pooled import PooledPredictor
-from lengthwise.predictors.pooled_net import Cells
+from lengthwise.predictors.pooled.net import Cells
+from lengthwise.predictors.pooled.predictor import PooledPredictor
 from lengthwise.predictors.saved import load_predictor, needs_backbone
 from lengthwise.testing import check_predictor
 from lengthwise.types import Request

@@ -17,8 +17,8 @@ from lengthwise.learning.labels import Target
 from lengthwise.learning.scoring import score
 from lengthwise.learning.training import TrainConfig, train
 from lengthwise.predictors.calibrated import CalibratedPredictor
-from lengthwise.predictors.prompted import CHUNK, PromptedPredictor
-from lengthwise.predictors.prompted_question import QUESTIONS, question_about
+from lengthwise.predictors.prompted.predictor import CHUNK, PromptedPredictor
+from lengthwise.predictors.prompted.question import QUESTIONS, question_about
 from lengthwise.predictors.saved import load_predictor, needs_backbone
 from lengthwise.testing import check_predictor
 from lengthwise.types import Request

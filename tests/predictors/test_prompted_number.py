@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lengthwise.predictors.prompted_number import first_line, read_tokens
+from lengthwise.predictors.prompted.number import first_line, read_tokens
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from lengthwise.learning.data import LengthData, read_data
 from lengthwise.learning.labels import Target
 from lengthwise.learning.scoring_remaining import score_remaining, written_samples
 from lengthwise.learning.training import TrainConfig, train
-from lengthwise.predictors.remaining import RemainingPredictor, shifted
-from lengthwise.predictors.remaining_features import NAMES, partial_features
+from lengthwise.predictors.remaining.features import NAMES, partial_features
+from lengthwise.predictors.remaining.predictor import RemainingPredictor, shifted
 from lengthwise.predictors.saved import load_predictor
 from lengthwise.protocols import AnswerReviser
 from lengthwise.testing import check_predictor

@@ -16,7 +16,7 @@ from lengthwise.errors import PredictorError
 from lengthwise.predictors.constant import ConstantPredictor
 from lengthwise.predictors.provenance import Provenance
 from lengthwise.predictors.saved import load_predictor
-from lengthwise.predictors.text import TextPredictor
+from lengthwise.predictors.text.predictor import TextPredictor
 from lengthwise.types import Request, SamplingParams
 
 REQUESTS = [Request(str(i), f"{'Write a story about' if i % 2 else 'What is'} thing {i % 20}") for i in range(60)]

@@ -10,7 +10,7 @@ import pytest
 from lengthwise.bundled import PREDICTOR_DIR
 from lengthwise.pipeline import Pipeline
 from lengthwise.predictors.folder import HEADER
-from lengthwise.predictors.text import TextPredictor
+from lengthwise.predictors.text.predictor import TextPredictor
 from lengthwise.types import Request
 
 ROOT = Path(__file__).parents[2]

@@ -16,10 +16,10 @@ from lengthwise.predictors.constant import ConstantPredictor
 from lengthwise.predictors.correction import opened, scaled
 from lengthwise.predictors.provenance import Provenance
 from lengthwise.predictors.saved import load_predictor, needs_backbone
-from lengthwise.predictors.stack import StackPredictor
-from lengthwise.predictors.stack_columns import Said
-from lengthwise.predictors.stack_fit import Answers, ShrinkConfig, _left_over, fit_stack
-from lengthwise.predictors.text import TextPredictor
+from lengthwise.predictors.stack.columns import Said
+from lengthwise.predictors.stack.fit import Answers, ShrinkConfig, _left_over, fit_stack
+from lengthwise.predictors.stack.predictor import StackPredictor
+from lengthwise.predictors.text.predictor import TextPredictor
 from lengthwise.predictors.unknown import UnknownPredictor
 from lengthwise.protocols import LengthPredictor
 from lengthwise.testing import check_predictor

@@ -15,7 +15,7 @@ from lengthwise.estimates import LengthEstimates
 from lengthwise.predictors.residuals import ResidualTable
 from lengthwise.predictors.survival import kaplan_meier, length_curve
 from lengthwise.predictors.terms import MAX_PART_CHARACTERS, prompt_text, terms
-from lengthwise.predictors.text import TextConfig, TextPredictor
+from lengthwise.predictors.text.predictor import TextConfig, TextPredictor
 from lengthwise.types import Request, SamplingParams
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "alpaca-vicuna"

@@ -7,9 +7,9 @@ import pytest
 from scipy.stats import kendalltau
 
 from lengthwise.estimates import GRID, LengthEstimates
-from lengthwise.predictors.cohort import Examples
+from lengthwise.predictors.cold_start.cohort import Examples
+from lengthwise.predictors.cold_start.trial import concordance, judge, scores
 from lengthwise.predictors.constant import ConstantPredictor
-from lengthwise.predictors.trial import concordance, judge, scores
 from lengthwise.types import Request
 
 RNG = np.random.default_rng(0)

@@ -25,7 +25,7 @@ from lengthwise.bundled import PREDICTOR_DIR
 from lengthwise.estimates import LengthEstimates
 from lengthwise.pipeline import Pipeline
 from lengthwise.predictors.constant import ConstantPredictor
-from lengthwise.predictors.text import TextPredictor
+from lengthwise.predictors.text.predictor import TextPredictor
 from lengthwise.types import Completion, Request, SamplingParams
 from tools.bundled_model import foreign
 from tools.bundled_model.corpus import held_out_prompts, training_side_prompts

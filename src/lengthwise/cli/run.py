@@ -350,7 +350,7 @@ def open_pipeline(settings: RunSettings) -> Pipeline:
 
 
 def _what_was_learned(predictor: LengthPredictor) -> dict[str, Any] | None:
-    from lengthwise.predictors.cold_start import ColdStartPredictor
+    from lengthwise.predictors.cold_start.predictor import ColdStartPredictor
 
     return predictor.report() if isinstance(predictor, ColdStartPredictor) else None
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from lengthwise.errors import PredictorError, first_line
 from lengthwise.pipeline import Pipeline
-from lengthwise.predictors.cold_start import LEARNED_BY, ColdStartPredictor
+from lengthwise.predictors.cold_start.predictor import LEARNED_BY, ColdStartPredictor
 from lengthwise.predictors.folder import HEADER, read_header
 from lengthwise.predictors.saved import load_folder
 
 if TYPE_CHECKING:
-    from lengthwise.predictors.text import TextPredictor
+    from lengthwise.predictors.text.predictor import TextPredictor
 
 log = logging.getLogger("lengthwise")
 

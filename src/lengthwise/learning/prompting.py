@@ -11,9 +11,9 @@ from lengthwise.errors import PredictorError, UsageError
 from lengthwise.learning.data import LengthData
 from lengthwise.learning.labels import Target, label
 from lengthwise.learning.training import TrainConfig, from_settings, target_name
-from lengthwise.predictors.prompted import MAX_NEW_TOKENS, PromptedPredictor
-from lengthwise.predictors.prompted_lengths import StatedLengths
-from lengthwise.predictors.prompted_question import Form
+from lengthwise.predictors.prompted.lengths import StatedLengths
+from lengthwise.predictors.prompted.predictor import MAX_NEW_TOKENS, PromptedPredictor
+from lengthwise.predictors.prompted.question import Form
 
 MIN_READ = 20  # prompts whose number was read; fewer say nothing of how numbers and lengths go together
 
@@ -40,7 +40,7 @@ def train_prompted(form: Form, data: LengthData, target: Target, config: TrainCo
 
     Raises UsageError without a backbone, PredictorError where fewer than 20 of its answers can be read as numbers.
     """
-    from lengthwise.predictors.text_fit import learned_from
+    from lengthwise.predictors.text.fit import learned_from
 
     settings = from_settings(PromptedConfig, config.settings)
     if config.backbone is None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lengthwise.estimates import LengthEstimates
 from lengthwise.learning.data import Flags, LengthData, Lengths
-from lengthwise.predictors.remaining_fit import part_of
+from lengthwise.predictors.remaining.fit import part_of
 from lengthwise.protocols import AnswerReviser
 
 WRITTEN = (16, 64, 128, 256)  # tokens

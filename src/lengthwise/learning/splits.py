@@ -10,8 +10,8 @@ from scipy.sparse import csr_matrix
 
 from lengthwise.errors import UsageError
 from lengthwise.learning.data import LengthData
-from lengthwise.predictors.likeness import least_hashes, runs
-from lengthwise.predictors.likeness import normalised as normalised
+from lengthwise.predictors.history.likeness import least_hashes, runs
+from lengthwise.predictors.history.likeness import normalised as normalised
 from lengthwise.types import Request
 
 Indices = NDArray[np.intp]

@@ -8,7 +8,7 @@ from lengthwise.bundled import PREDICTOR_DIR
 from lengthwise.errors import PredictorError
 from lengthwise.predictors.folder import HEADER, field, read_header
 from lengthwise.predictors.kinds import KINDS, Kind
-from lengthwise.predictors.prompted_question import Form
+from lengthwise.predictors.prompted.question import Form
 from lengthwise.predictors.unknown import UnknownPredictor
 from lengthwise.protocols import Backbone, LengthPredictor
 
@@ -47,7 +47,7 @@ def load_predictor(name_or_dir: str | Path, backbone: Backbone | None = None) ->
     if name_or_dir == "none":
         return UnknownPredictor()
     if name_or_dir == "history":
-        from lengthwise.predictors.history import HistoryPredictor
+        from lengthwise.predictors.history.predictor import HistoryPredictor
 
         return HistoryPredictor()
     if question is not None:
@@ -101,7 +101,7 @@ def _question(name: str) -> Form | None:
 
 
 def _asking(name: str, form: Form, backbone: Backbone | None) -> LengthPredictor:
-    from lengthwise.predictors.prompted import PromptedPredictor
+    from lengthwise.predictors.prompted.predictor import PromptedPredictor
 
     adapter = name.partition(":")[2]
     model = _given(backbone, f"The predictor `{name}`")

@@ -23,8 +23,8 @@ from lengthwise.learning.tuning.config import LenConfig, LoraConfig, TuningConfi
 from lengthwise.learning.tuning.examples import drawn, examples_of
 from lengthwise.learning.tuning.length_token import MISSING, bin_loss, fitted_temperature, sorted_into_bins
 from lengthwise.learning.tuning.numbers import IGNORED, collate, pairs
-from lengthwise.predictors.len_token import LenWeights
 from lengthwise.predictors.survival import length_curve
+from lengthwise.predictors.tuned.len_token import LenWeights
 from lengthwise.scheduling.named import PAPER
 from lengthwise.scheduling.sizing import TableSizing
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lengthwise.predictors.encoder import MAX_MODEL_TOKENS
+from lengthwise.predictors.encoder.predictor import MAX_MODEL_TOKENS
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class EncoderConfig:
     dropout: float = 0.1
     max_tokens: int = 128  # of a prompt, 2,048 at most; what is longer keeps its head and its tail
     hidden_width: int = 256
-    num_networks: int = 2  # whose chances are averaged: each takes its time, in training and in use
+    num_networks: int = 3  # whose chances are averaged: each takes its time, in training and in use
     is_quantized: bool = True  # matrices in 8 bits, for use: training has 32
     text_share: float = 0.25  # of the chances is the text predictor's; 0 leaves it out
     num_bins: int = 48

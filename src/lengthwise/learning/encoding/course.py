@@ -21,8 +21,8 @@ from lengthwise.learning.encoding.prompts import EncodedPrompts, Indices
 from lengthwise.learning.encoding.quantized import quantized
 from lengthwise.learning.encoding.starting import default_encoder, open_encoder
 from lengthwise.learning.splits import folds, prompt_groups
-from lengthwise.predictors.encoder_curves import BinCurves
-from lengthwise.predictors.encoder_session import TextEncoder
+from lengthwise.predictors.encoder.curves import BinCurves
+from lengthwise.predictors.encoder.session import TextEncoder
 from lengthwise.types import Request
 
 NUM_PARTS = 7  # a network on six of them is nearly what one on all is; on a half its chances are worth much less

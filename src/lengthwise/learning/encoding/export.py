@@ -12,7 +12,7 @@ import torch
 
 from lengthwise.errors import UsageError
 from lengthwise.learning.encoding.network import WantedChances
-from lengthwise.predictors.encoder_session import INPUTS
+from lengthwise.predictors.encoder.session import INPUTS
 
 NEEDED = ("onnx", "onnxscript")
 

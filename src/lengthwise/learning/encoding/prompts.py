@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lengthwise.estimates import Floats
-from lengthwise.predictors.encoder_session import Ids, TextEncoder, padded
+from lengthwise.predictors.encoder.session import Ids, TextEncoder, padded
 from lengthwise.predictors.structure import structure
 from lengthwise.predictors.terms import prompt_text
 from lengthwise.types import Request

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lengthwise.learning.encoding.export import exported
 from lengthwise.learning.encoding.network import WantedChances
 from lengthwise.learning.encoding.prompts import EncodedPrompts, Indices
-from lengthwise.predictors.encoder_session import INPUTS
+from lengthwise.predictors.encoder.session import INPUTS
 
 NUM_PROMPTS = 300  # that scales are found on; 50 gave the same error
 MIGRATION = 0.8  # of the spread goes into the weights; 0.5 and 0.7 lost more, 0.9 as little
@@ -32,7 +32,7 @@ def quantized(model: WantedChances, prompts: EncodedPrompts, rows: Indices) -> b
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     batches = [prompts.batch(rows[at : at + 1]) for at in range(min(len(rows), NUM_PROMPTS))]
-    _smooth(model, batches)
+    smooth(model, batches)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         whole, small = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
         whole.write_bytes(exported(model))
@@ -54,7 +54,7 @@ def quantized(model: WantedChances, prompts: EncodedPrompts, rows: Indices) -> b
 class _Batches:
     """What the quantizer reads scales from: one input after the other, then None."""
 
-    def __init__(self, batches: list[tuple[Tensor, ...]]) -> None:
+    def __init__(self, batches: Sequence[tuple[Tensor, ...]]) -> None:
         self._left = iter(batches)
 
     def get_next(self) -> Mapping[str, Any] | None:
@@ -78,10 +78,10 @@ class _Smoothed(nn.Module):
         return outputs
 
 
-@torch.no_grad()
-def _smooth(model: WantedChances, batches: list[tuple[Tensor, ...]]) -> None:
+def smooth(model: WantedChances, batches: Sequence[tuple[Tensor, ...]]) -> None:
+    """Move the spread between channels into the weights, in place: what `model` says stays the same."""
     model.eval()
-    for name, largest in _largest_inputs(model, batches).items():
+    for name, largest in largest_inputs(model, batches).items():
         parent, _, child = name.rpartition(".")
         linear = model.get_submodule(name)
         assert isinstance(linear, nn.Linear)
@@ -90,7 +90,8 @@ def _smooth(model: WantedChances, batches: list[tuple[Tensor, ...]]) -> None:
         setattr(model.get_submodule(parent), child, _Smoothed(linear, factor))
 
 
-def _largest_inputs(model: WantedChances, batches: list[tuple[Tensor, ...]]) -> dict[str, Tensor]:
+@torch.no_grad()
+def largest_inputs(model: WantedChances, batches: Sequence[tuple[Tensor, ...]]) -> dict[str, Tensor]:
     """By linear layer of the encoders that is used: each channel's largest input."""
     found: dict[str, Tensor] = {}
 

@@ -16,10 +16,10 @@ from lengthwise.learning.labels import Target, label
 from lengthwise.learning.splits import Indices
 from lengthwise.learning.trainers.text import train as train_text
 from lengthwise.learning.training import TrainConfig, from_settings, target_name
-from lengthwise.predictors.encoder import EncoderPredictor, EncoderWeights
-from lengthwise.predictors.encoder_curves import mixed
+from lengthwise.predictors.encoder.curves import mixed
+from lengthwise.predictors.encoder.predictor import EncoderPredictor, EncoderWeights
 from lengthwise.predictors.survival import length_curve
-from lengthwise.predictors.text import TextPredictor
+from lengthwise.predictors.text.predictor import TextPredictor
 
 log = logging.getLogger("lengthwise")
 
@@ -31,7 +31,7 @@ def train(data: LengthData, target: Target, config: TrainConfig) -> EncoderPredi
     from lengthwise.learning.encoding.course import Course
     from lengthwise.learning.encoding.export import check_can_export
     from lengthwise.learning.encoding.heads import heads_of
-    from lengthwise.predictors.text_fit import learned_from
+    from lengthwise.predictors.text.fit import learned_from
 
     settings = from_settings(EncoderConfig, config.settings)
     check_can_export()

@@ -8,7 +8,7 @@ from lengthwise.learning.data import LengthData
 from lengthwise.learning.labels import Target
 from lengthwise.learning.trainers.pooling import NetSettings, train_pooled
 from lengthwise.learning.training import TrainConfig, from_settings
-from lengthwise.predictors.pooled import PooledPredictor
+from lengthwise.predictors.pooled.predictor import PooledPredictor
 
 
 @dataclass(frozen=True)

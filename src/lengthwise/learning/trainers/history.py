@@ -17,12 +17,12 @@ from lengthwise.learning.labels import Labels, Target, label
 from lengthwise.learning.splits import Indices, folds
 from lengthwise.learning.training import TrainConfig, check_kind, from_settings, needs_backbone, target_name
 from lengthwise.learning.training import train as train_kind
-from lengthwise.predictors.cohort import Examples
-from lengthwise.predictors.history import DEFAULT_WEIGHTS, HistoryPredictor, mixed
-from lengthwise.predictors.history_keys import LEVELS
-from lengthwise.predictors.history_store import HistoryStore
+from lengthwise.predictors.cold_start.cohort import Examples
+from lengthwise.predictors.cold_start.trial import scores
+from lengthwise.predictors.history.keys import LEVELS
+from lengthwise.predictors.history.predictor import DEFAULT_WEIGHTS, HistoryPredictor, mixed
+from lengthwise.predictors.history.store import HistoryStore
 from lengthwise.predictors.provenance import Provenance, distinct_sampling
-from lengthwise.predictors.trial import scores
 from lengthwise.protocols import LengthPredictor
 
 WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 256.0, math.inf)

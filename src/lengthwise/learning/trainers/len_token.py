@@ -23,8 +23,8 @@ from lengthwise.learning.tuning.length_token import (
     num_bins,
 )
 from lengthwise.learning.tuning.session import Session
-from lengthwise.predictors.len_token import LenPredictor, LenWeights, shortened
 from lengthwise.predictors.survival import length_curve
+from lengthwise.predictors.tuned.len_token import LenPredictor, LenWeights, shortened
 
 TASK = "Behind a prompt stands a learned vector, whose last state is sorted into bins of the answer's length."
 

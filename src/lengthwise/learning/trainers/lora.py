@@ -16,11 +16,11 @@ from lengthwise.learning.tuning.config import LoraConfig
 from lengthwise.learning.tuning.fitting import fit, seeded, trained_in
 from lengthwise.learning.tuning.numbers import NumberModule, collate, pairs
 from lengthwise.learning.tuning.session import Session
-from lengthwise.predictors.adapter_files import AdapterFiles
-from lengthwise.predictors.lora import LoraPredictor
-from lengthwise.predictors.prompted import PromptedPredictor
-from lengthwise.predictors.prompted_lengths import StatedLengths
-from lengthwise.predictors.prompted_question import question_about
+from lengthwise.predictors.prompted.lengths import StatedLengths
+from lengthwise.predictors.prompted.predictor import PromptedPredictor
+from lengthwise.predictors.prompted.question import question_about
+from lengthwise.predictors.tuned.adapter_files import AdapterFiles
+from lengthwise.predictors.tuned.lora import LoraPredictor
 
 TASK = "Asked how many tokens its answer to a prompt would have, the model says the number."
 NUM_FOLDS = 5

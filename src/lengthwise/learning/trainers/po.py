@@ -6,7 +6,7 @@ from lengthwise.learning.data import LengthData
 from lengthwise.learning.labels import Target
 from lengthwise.learning.prompting import train_prompted
 from lengthwise.learning.training import TrainConfig
-from lengthwise.predictors.prompted import PromptedPredictor
+from lengthwise.predictors.prompted.predictor import PromptedPredictor
 
 
 def train(data: LengthData, target: Target, config: TrainConfig) -> PromptedPredictor:

@@ -17,8 +17,8 @@ from lengthwise.learning.splits import split
 from lengthwise.learning.training import TrainConfig, from_settings, target_name
 from lengthwise.learning.training import train as train_kind
 from lengthwise.predictors.correction import levels, opened
-from lengthwise.predictors.pooled import PooledPredictor
-from lengthwise.predictors.pooled_net import Examples, NetConfig, PooledNet
+from lengthwise.predictors.pooled.net import Examples, NetConfig, PooledNet
+from lengthwise.predictors.pooled.predictor import PooledPredictor
 from lengthwise.protocols import LengthPredictor, Pooling
 
 MIN_PROMPTS = 50  # below this a network learns nothing that a constant doesn't know
@@ -62,7 +62,7 @@ def train_pooled(
     """Reads each prompt once, then trains on what came out. Raises UsageError without a backbone, PredictorError where
     there is too little to learn from."""
     from lengthwise.predictors.survival import length_curve
-    from lengthwise.predictors.text_fit import learned_from
+    from lengthwise.predictors.text.fit import learned_from
 
     started_s = time.perf_counter()
     if config.backbone is None:
@@ -88,7 +88,7 @@ def _fit(
     data: LengthData, states: Floats, target: Target, seed: int, settings: NetSettings
 ) -> tuple[PooledNet, tuple[Floats, Floats], int]:
     """The network, what its chances are worth on held-out prompts, and its epochs."""
-    from lengthwise.predictors.pooled_fit import fit_net
+    from lengthwise.predictors.pooled.fit import fit_net
 
     read = np.flatnonzero(np.isfinite(states).all(axis=1))
     if len(read) < MIN_PROMPTS:

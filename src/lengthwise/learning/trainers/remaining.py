@@ -16,8 +16,8 @@ from lengthwise.learning.scoring_remaining import written_samples
 from lengthwise.learning.splits import Indices, folds, prompt_groups
 from lengthwise.learning.training import TrainConfig, from_settings
 from lengthwise.learning.training import train as train_kind
-from lengthwise.predictors.remaining import RemainingPredictor
-from lengthwise.predictors.remaining_fit import Answers, RemainingConfig, fit_remaining
+from lengthwise.predictors.remaining.fit import Answers, RemainingConfig, fit_remaining
+from lengthwise.predictors.remaining.predictor import RemainingPredictor
 from lengthwise.protocols import LengthPredictor
 
 MIN_ANSWERS = 200  # with a text; fewer don't show how texts end
@@ -38,7 +38,7 @@ class RemainingSettings(RemainingConfig):
 def train(data: LengthData, target: Target, config: TrainConfig) -> RemainingPredictor:
     """Raises UsageError on another target than one answer: a summary of several is not being written. PredictorError
     where there are too few texts."""
-    from lengthwise.predictors.text_fit import learned_from
+    from lengthwise.predictors.text.fit import learned_from
 
     started_s = time.perf_counter()
     settings = from_settings(RemainingSettings, config.settings)

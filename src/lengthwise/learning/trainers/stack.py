@@ -20,9 +20,9 @@ from lengthwise.learning.splits import Indices, folds, prompt_groups
 from lengthwise.learning.training import TRAINERS, TrainConfig, from_settings, target_name
 from lengthwise.learning.training import train as train_kind
 from lengthwise.predictors.saved import load_predictor
-from lengthwise.predictors.stack import StackPredictor
-from lengthwise.predictors.stack_fit import Answers, ShrinkConfig, fit_stack
-from lengthwise.predictors.text_fit import learned_from
+from lengthwise.predictors.stack.fit import Answers, ShrinkConfig, fit_stack
+from lengthwise.predictors.stack.predictor import StackPredictor
+from lengthwise.predictors.text.fit import learned_from
 from lengthwise.protocols import LengthPredictor
 
 log = logging.getLogger("lengthwise")

@@ -10,7 +10,7 @@ import numpy as np
 from lengthwise.learning.data import LengthData, Lengths
 from lengthwise.learning.labels import ANSWER, Labels, Target, label
 from lengthwise.learning.training import TrainConfig, from_settings, target_name
-from lengthwise.predictors.text import TextConfig, TextPredictor
+from lengthwise.predictors.text.predictor import TextConfig, TextPredictor
 
 
 def train(data: LengthData, target: Target, config: TrainConfig) -> TextPredictor:

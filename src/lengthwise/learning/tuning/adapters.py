@@ -16,7 +16,7 @@ from lengthwise.engines.transformers.sharing import sharing_weights
 from lengthwise.errors import PredictorError, first_line
 from lengthwise.learning.tuning.card import hub_id_of
 from lengthwise.learning.tuning.config import LARGE_PARAMETERS, TuningConfig, rate_for
-from lengthwise.predictors.adapter_files import AdapterFiles
+from lengthwise.predictors.tuned.adapter_files import AdapterFiles
 
 
 def with_new_adapter(loaded: LoadedModel, config: TuningConfig) -> Any:

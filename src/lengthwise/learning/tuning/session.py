@@ -21,8 +21,8 @@ from lengthwise.learning.tuning.card import hub_id_of, model_card
 from lengthwise.learning.tuning.config import TuningConfig
 from lengthwise.learning.tuning.examples import Examples, drawn
 from lengthwise.learning.tuning.reporting import check_reporter
-from lengthwise.predictors.adapter_files import AdapterFiles
 from lengthwise.predictors.provenance import Provenance
+from lengthwise.predictors.tuned.adapter_files import AdapterFiles
 from lengthwise.protocols import LengthPredictor
 
 FIGURES = ("mae", "acc_50", "acc_100", "failure_ratio", "kendall_tau")
@@ -97,7 +97,7 @@ def _tunable(config: TrainConfig) -> LocalBackbone:
 
 
 def _provenance(learned: Examples, target: str, model: str, seed: int) -> Provenance:
-    from lengthwise.predictors.text_fit import learned_from
+    from lengthwise.predictors.text.fit import learned_from
 
     rows, _, is_censored = learned.each()
     return learned_from([learned.requests[row] for row in rows], is_censored, model, target, seed)

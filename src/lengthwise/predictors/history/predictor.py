@@ -13,8 +13,8 @@ import numpy as np
 from lengthwise.errors import PredictorError
 from lengthwise.estimates import GRID, MAX_TOKENS, Floats, LengthEstimates
 from lengthwise.predictors import folder as files
-from lengthwise.predictors.history_keys import LEVELS
-from lengthwise.predictors.history_store import HistoryStore
+from lengthwise.predictors.history.keys import LEVELS
+from lengthwise.predictors.history.store import HistoryStore
 from lengthwise.predictors.provenance import Provenance
 from lengthwise.predictors.unknown import UnknownPredictor
 from lengthwise.protocols import Backbone, LengthPredictor

@@ -9,10 +9,10 @@ from typing import Any, Self
 from lengthwise.errors import PredictorError
 from lengthwise.estimates import LengthEstimates
 from lengthwise.predictors import folder as files
-from lengthwise.predictors.adapter_files import FOLDER, AdapterFiles
-from lengthwise.predictors.prompted import PromptedPredictor, check_backbone
-from lengthwise.predictors.prompted_lengths import ARRAY_SHAPES, StatedLengths
+from lengthwise.predictors.prompted.lengths import ARRAY_SHAPES, StatedLengths
+from lengthwise.predictors.prompted.predictor import PromptedPredictor, check_backbone
 from lengthwise.predictors.provenance import Provenance
+from lengthwise.predictors.tuned.adapter_files import FOLDER, AdapterFiles
 from lengthwise.protocols import Backbone
 from lengthwise.types import Completion, Request
 

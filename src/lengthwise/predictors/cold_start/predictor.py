@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 
 from lengthwise.errors import PredictorError
 from lengthwise.estimates import LengthEstimates
-from lengthwise.predictors.cohort import Cohort, Examples
+from lengthwise.predictors.cold_start.cohort import Cohort, Examples
+from lengthwise.predictors.cold_start.trial import Verdict, judge
 from lengthwise.predictors.terms import prompt_text
-from lengthwise.predictors.trial import Verdict, judge
 from lengthwise.protocols import LengthPredictor
 from lengthwise.types import Completion, Request
 
 if TYPE_CHECKING:
-    from lengthwise.predictors.text import TextPredictor
+    from lengthwise.predictors.text.predictor import TextPredictor
 
 log = logging.getLogger("lengthwise")
 
@@ -230,8 +230,8 @@ class ColdStartPredictor:
     def _fitted(self, examples: Examples, has_trees: bool) -> TextPredictor:
         """Trees only at the end: while it runs they cost three times the time, and below some thousand prompts they
         order hardly better than the regression."""
-        from lengthwise.predictors.boosting_fit import BoostingConfig
-        from lengthwise.predictors.text import TextConfig, TextPredictor
+        from lengthwise.predictors.text.boosting_fit import BoostingConfig
+        from lengthwise.predictors.text.predictor import TextConfig, TextPredictor
 
         config = TextConfig() if has_trees else TextConfig(boosting=BoostingConfig(min_prompts=len(examples) + 1))
         return TextPredictor.fit(

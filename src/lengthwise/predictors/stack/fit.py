@@ -14,14 +14,14 @@ from sklearn.linear_model import Ridge
 
 from lengthwise.errors import PredictorError
 from lengthwise.estimates import GRID, Floats, LengthEstimates
-from lengthwise.predictors.bag import Bag
 from lengthwise.predictors.correction import levels, opened, scaled
 from lengthwise.predictors.residuals import Doubles, ResidualTable
-from lengthwise.predictors.stack import StackWeights
-from lengthwise.predictors.stack_columns import Said, Scale, structure_columns
+from lengthwise.predictors.stack.columns import Said, Scale, structure_columns
+from lengthwise.predictors.stack.predictor import StackWeights
 from lengthwise.predictors.survival import length_curve
 from lengthwise.predictors.terms import prompt_text
-from lengthwise.predictors.text_fit import fit_vocabulary
+from lengthwise.predictors.text.bag import Bag
+from lengthwise.predictors.text.fit import fit_vocabulary
 from lengthwise.types import Request
 
 MIN_PROMPTS = 20

@@ -12,8 +12,8 @@ from scipy.sparse import csr_matrix
 from sklearn.linear_model import Ridge
 
 from lengthwise.estimates import Floats
-from lengthwise.predictors.boosting import Boosting, join_columns, log_of_root
 from lengthwise.predictors.residuals import Doubles
+from lengthwise.predictors.text.boosting import Boosting, join_columns, log_of_root
 from lengthwise.predictors.trees import grow_trees
 from lengthwise.types import Request
 

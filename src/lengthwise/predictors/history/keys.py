@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from lengthwise.predictors.likeness import least_hashes, normalised, runs
+from lengthwise.predictors.history.likeness import least_hashes, normalised, runs
 from lengthwise.predictors.terms import clip
 from lengthwise.types import Request, message_text
 

@@ -12,12 +12,12 @@ import numpy as np
 from lengthwise.errors import PredictorError
 from lengthwise.estimates import GRID, Floats, LengthEstimates
 from lengthwise.predictors import folder as files
-from lengthwise.predictors.encoder_curves import BinCurves, mixed
-from lengthwise.predictors.encoder_session import Session, TextEncoder
+from lengthwise.predictors.encoder.curves import BinCurves, mixed
+from lengthwise.predictors.encoder.session import Session, TextEncoder
 from lengthwise.predictors.provenance import Provenance
 from lengthwise.predictors.structure import NAMES, structure
 from lengthwise.predictors.terms import prompt_text
-from lengthwise.predictors.text import TextPredictor
+from lengthwise.predictors.text.predictor import TextPredictor
 from lengthwise.types import Completion, Request
 
 KIND = "encoder"

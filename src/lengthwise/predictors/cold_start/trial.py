@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lengthwise.estimates import GRID, Floats, LengthEstimates
-from lengthwise.predictors.cohort import Examples
+from lengthwise.predictors.cold_start.cohort import Examples
 from lengthwise.predictors.residuals import Doubles
 
 MAX_PAIRED = 1_000  # examples of which all pairs are compared: 8 MB

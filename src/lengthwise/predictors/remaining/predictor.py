@@ -18,7 +18,7 @@ from lengthwise.errors import PredictorError
 from lengthwise.estimates import GRID, POINTS_PER_OCTAVE, Floats, LengthEstimates
 from lengthwise.predictors import folder as files
 from lengthwise.predictors.provenance import Provenance
-from lengthwise.predictors.remaining_features import NAMES, partial_features
+from lengthwise.predictors.remaining.features import NAMES, partial_features
 from lengthwise.predictors.residuals import MAX_RESIDUAL, NUM_RESIDUALS, Doubles, ResidualTable
 from lengthwise.predictors.trees import TREES, read_trees
 from lengthwise.protocols import Backbone, LengthPredictor

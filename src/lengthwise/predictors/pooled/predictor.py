@@ -16,7 +16,7 @@ from lengthwise.errors import PredictorError
 from lengthwise.estimates import GRID, Floats, LengthEstimates
 from lengthwise.predictors import folder as files
 from lengthwise.predictors.correction import are_levels, corrected
-from lengthwise.predictors.pooled_net import PooledNet
+from lengthwise.predictors.pooled.net import PooledNet
 from lengthwise.predictors.provenance import Provenance
 from lengthwise.protocols import Backbone, LengthPredictor, Pooling
 from lengthwise.types import Completion, Request

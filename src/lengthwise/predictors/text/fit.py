@@ -23,13 +23,13 @@ from sklearn.model_selection import GroupKFold
 
 from lengthwise.errors import PredictorError
 from lengthwise.estimates import GRID, Floats
-from lengthwise.predictors.bag import Bag
-from lengthwise.predictors.boosting_fit import Folds, Prompts, fit_boosting, head_targets
 from lengthwise.predictors.provenance import Provenance, distinct_sampling
 from lengthwise.predictors.residuals import Doubles, ResidualTable
 from lengthwise.predictors.survival import checked_lengths, length_curve
 from lengthwise.predictors.terms import prompt_text, terms
-from lengthwise.predictors.text import TextConfig, TextWeights, clipped
+from lengthwise.predictors.text.bag import Bag
+from lengthwise.predictors.text.boosting_fit import Folds, Prompts, fit_boosting, head_targets
+from lengthwise.predictors.text.predictor import TextConfig, TextWeights, clipped
 from lengthwise.types import Request
 
 MIN_EXAMPLES = 50  # below this a constant is as good, and no interval can be told from another

@@ -15,13 +15,13 @@ from scipy.sparse import csr_matrix
 from lengthwise.errors import PredictorError
 from lengthwise.estimates import GRID, Floats, LengthEstimates
 from lengthwise.predictors import folder as files
-from lengthwise.predictors.bag import Bag
-from lengthwise.predictors.boosting import DIGEST, Boosting
-from lengthwise.predictors.boosting_fit import BoostingConfig
 from lengthwise.predictors.provenance import Provenance
 from lengthwise.predictors.residuals import MAX_RESIDUAL, NUM_RESIDUALS, Doubles, ResidualTable
 from lengthwise.predictors.terms import prompt_text
-from lengthwise.predictors.vocabulary import read_vocabulary, write_vocabulary
+from lengthwise.predictors.text.bag import Bag
+from lengthwise.predictors.text.boosting import DIGEST, Boosting
+from lengthwise.predictors.text.boosting_fit import BoostingConfig
+from lengthwise.predictors.text.vocabulary import read_vocabulary, write_vocabulary
 from lengthwise.types import Completion, Request
 
 KIND = "text"
@@ -99,7 +99,7 @@ class TextPredictor:
         it is not that of one answer. Takes about six seconds for 10,000 prompts. Raises ValueError on lengths that
         can't be, PredictorError on too few examples.
         """
-        from lengthwise.predictors.text_fit import fit_text, learned_from
+        from lengthwise.predictors.text.fit import fit_text, learned_from
 
         config = config or TextConfig()
         weights = fit_text(requests, lengths, is_censored, others, seed, config)

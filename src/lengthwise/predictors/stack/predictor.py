@@ -19,13 +19,13 @@ import numpy as np
 from lengthwise.errors import PredictorError
 from lengthwise.estimates import GRID, Floats, LengthEstimates
 from lengthwise.predictors import folder as files
-from lengthwise.predictors.bag import Bag
 from lengthwise.predictors.correction import are_levels, corrected, scaled
 from lengthwise.predictors.provenance import Provenance
 from lengthwise.predictors.residuals import Doubles
-from lengthwise.predictors.stack_columns import Said, Scale, num_columns, structure_columns
+from lengthwise.predictors.stack.columns import Said, Scale, num_columns, structure_columns
 from lengthwise.predictors.terms import prompt_text
-from lengthwise.predictors.vocabulary import read_vocabulary, write_vocabulary
+from lengthwise.predictors.text.bag import Bag
+from lengthwise.predictors.text.vocabulary import read_vocabulary, write_vocabulary
 from lengthwise.protocols import Backbone, LengthPredictor
 from lengthwise.types import Completion, Request
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lengthwise.estimates import Floats, LengthEstimates
-from lengthwise.predictors.remaining_features import partial_features
+from lengthwise.predictors.remaining.features import partial_features
 from lengthwise.predictors.residuals import Doubles, ResidualTable
 from lengthwise.predictors.trees import grow_trees
 from lengthwise.types import Request

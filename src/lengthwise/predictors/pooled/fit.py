@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lengthwise.estimates import Floats
-from lengthwise.predictors.pooled_net import Cells, Examples, NetConfig, PooledNet
+from lengthwise.predictors.pooled.net import Cells, Examples, NetConfig, PooledNet
 
 MIN_SHARE = 1e-3  # an output that no example agrees with is unlikely at first, not impossible
 MIN_SCALE = 1e-6  # of a state's entry that never changes: it says nothing, and must not be divided by 0

@@ -11,11 +11,11 @@ import numpy as np
 from lengthwise.errors import PredictorError
 from lengthwise.estimates import GRID, Floats, LengthEstimates
 from lengthwise.predictors import folder as files
-from lengthwise.predictors.adapter_files import FOLDER, AdapterFiles
-from lengthwise.predictors.prompted_lengths import ARRAY_SHAPES, StatedLengths, assumed_survival
-from lengthwise.predictors.prompted_number import first_line, read_tokens
-from lengthwise.predictors.prompted_question import QUESTIONS, Form, question_about
+from lengthwise.predictors.prompted.lengths import ARRAY_SHAPES, StatedLengths, assumed_survival
+from lengthwise.predictors.prompted.number import first_line, read_tokens
+from lengthwise.predictors.prompted.question import QUESTIONS, Form, question_about
 from lengthwise.predictors.provenance import Provenance
+from lengthwise.predictors.tuned.adapter_files import FOLDER, AdapterFiles
 from lengthwise.protocols import Backbone
 from lengthwise.types import Completion, Request
 

@@ -14,10 +14,10 @@ import numpy as np
 from lengthwise.errors import PredictorError
 from lengthwise.estimates import GRID, Floats, LengthEstimates
 from lengthwise.predictors import folder as files
-from lengthwise.predictors.adapter_files import FOLDER, AdapterFiles
-from lengthwise.predictors.prompted import check_backbone
+from lengthwise.predictors.prompted.predictor import check_backbone
 from lengthwise.predictors.provenance import Provenance
 from lengthwise.predictors.terms import clip
+from lengthwise.predictors.tuned.adapter_files import FOLDER, AdapterFiles
 from lengthwise.protocols import Backbone
 from lengthwise.types import Completion, Message, Request
 

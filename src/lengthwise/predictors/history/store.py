@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any, Self
 
-from lengthwise.predictors.history_keys import LEVELS, bands_of, keys_of
+from lengthwise.predictors.history.keys import LEVELS, bands_of, keys_of
 from lengthwise.types import Request
 
 MAX_KEYS = 65_536  # for each of the two tables, together 25 MB when full

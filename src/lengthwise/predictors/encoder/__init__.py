@@ -1,0 +1,1 @@
+"""A fine-tuned small language model that reads the prompt."""

@@ -1,0 +1,1 @@
+"""What the same or a similar prompt, user or template took before."""

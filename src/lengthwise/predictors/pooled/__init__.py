@@ -1,0 +1,1 @@
+"""The served model's hidden states, pooled: mean, last, entropy-weighted."""

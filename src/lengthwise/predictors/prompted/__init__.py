@@ -1,0 +1,1 @@
+"""A language model that is asked how long its answer will be: PO and PiA."""

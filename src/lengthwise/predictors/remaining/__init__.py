@@ -1,0 +1,1 @@
+"""What is left of an answer, from what is written so far."""

@@ -1,0 +1,1 @@
+"""Several predictors, put together."""

@@ -1,0 +1,1 @@
+"""Words, characters and structure of the prompt: the text predictor."""

@@ -1,0 +1,1 @@
+"""The served model, tuned to say lengths: LoRA and the [LEN] token."""
