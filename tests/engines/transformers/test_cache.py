@@ -84,6 +84,7 @@ class Written:
             self.free.take(row, row.position + 1)
         self.free.put_back(free_before)  # holes
         self.cache.resize(self.free.num_touched)
+        self.cache.clean(self.free.num_touched)
         self.cache.write = PromptWrite.of(self.rows, CPU)
         self.cache.update(self.keys[:, :, :-1], self.values[:, :, :-1], 0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from lengthwise.engines.transformers.cache import BLOCK_TOKENS, BlockCache
 from lengthwise.engines.transformers.engine import is_out_of_memory
 from lengthwise.engines.transformers.model import LoadedModel
 from lengthwise.types import Failed, Finished, Progress, Request
@@ -55,6 +57,22 @@ def test_no_answer_is_lost_or_repeated(
         assert driver.run(requests) == expected
     assert any(cut.reason == "memory" for cut in driver.cuts)
     assert 1 <= engine.capabilities.max_running <= 3
+
+
+def test_a_known_budget_is_reserved_at_once(make_engine: Make, tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is copied as rows come and grow; with no budget the cache grows, and answers are the same."""
+    requests = tools.make_requests(8, max_prompt=70, max_tokens=60)
+    sizes: dict[float, list[int]] = {}
+    answers, resize = [], BlockCache.resize
+    for kv_tokens in (1_500, math.inf):
+        resized = sizes[kv_tokens] = []
+        monkeypatch.setattr(BlockCache, "resize", lambda cache, num, to=resized: (to.append(num), resize(cache, num)))
+        engine = make_engine(kv_tokens=kv_tokens, max_running=8)
+        answers.append(tools.Driver(engine, at_once=8).run(requests))
+        monkeypatch.undo()
+    assert answers[0] == answers[1]
+    assert sizes[1_500] == [1_500 // BLOCK_TOKENS + 8]
+    assert len(sizes[math.inf]) > 1
 
 
 def test_a_row_that_does_not_fit_alone_fails(
@@ -103,18 +121,18 @@ def test_memory_may_end_in_any_layer_of_the_cache(
     loaded = replace(loaded_ids(), eos_token_ids=())
     requests = [replace(r, max_tokens=100 + i) for i, r in enumerate(tools.make_requests(6, max_prompt=70))]
     expected = tools.Driver(make_engine(loaded=loaded), at_once=1).run(requests)
-    make_zeros: Any = torch.Tensor.new_zeros
+    make_empty: Any = torch.Tensor.new_empty
     num_made = 0
 
-    def new_zeros(self: Any, *size: Any, **options: Any) -> Any:
+    def new_empty(self: Any, *size: Any, **options: Any) -> Any:
         nonlocal num_made
         if len(size) == 4:  # blocks × heads × size of a head × tokens
             num_made += 1
             if num_made - 1 in (num_before, num_before + 3):
                 raise ERRORS[1]
-        return make_zeros(self, *size, **options)
+        return make_empty(self, *size, **options)
 
-    monkeypatch.setattr(torch.Tensor, "new_zeros", new_zeros)
+    monkeypatch.setattr(torch.Tensor, "new_empty", new_empty)
     assert tools.Driver(make_engine(loaded=loaded), at_once=6).run(requests) == expected
     assert num_made > num_before + 3
 

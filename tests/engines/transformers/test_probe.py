@@ -9,16 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lengthwise.costs import StepCost
 from lengthwise.engines.transformers import ModelOptions, probe_store
 from lengthwise.engines.transformers import probe as probe_module
+from lengthwise.engines.transformers.cache import num_blocks_for
+from lengthwise.engines.transformers.cost_fit import ReadSample, StepSample, fit_cost
 from lengthwise.engines.transformers.loading import load_model
-from lengthwise.engines.transformers.probe import (
+from lengthwise.engines.transformers.pass_timer import PassTimer
+from lengthwise.engines.transformers.probe import Probe, from_json, probe
+from lengthwise.engines.transformers.probe_points import (
     MAX_ROWS,
-    Probe,
-    StepTimer,
+    READS,
+    context_points,
     is_plausible,
     measure,
-    probe,
+    measure_points,
+    read_points,
     without_contradictions,
 )
 
@@ -120,6 +126,80 @@ def test_a_step_that_is_no_line_says_so():
     assert Probe(((1, 1.0), (2, 1.0), (4, 4.0)), 256, False).step_cost.relative_error > 0.1
 
 
+TRUE = StepCost(0.003, 2e-4, 5e-7, 0.004, 1e-4)
+GRID = [(rows, tokens) for rows in (1, 8, 64) for tokens in (32, 150, 608)]
+STEPS = [StepSample(rows, rows * tokens, TRUE.step_s(rows, rows * tokens)) for rows, tokens in GRID]
+
+
+def timed_reads(disturbed=None):
+    """The disturbed one took half as long again."""
+    tokens = [rows * tokens for rows, tokens in READS]
+    return [ReadSample(num, TRUE.read_s(num) * (1.5 if i == disturbed else 1.0)) for i, num in enumerate(tokens)]
+
+
+def test_every_term_comes_back():
+    """Rows, tokens in the cache and tokens that are read are told apart."""
+    assert fit_cost(STEPS, timed_reads()).to_json() == pytest.approx(TRUE.to_json(), abs=1e-9)
+
+
+def test_the_error_is_that_of_passes_that_were_not_fitted():
+    """The line through all leans to the pass that was disturbed; that through the others misses it by a third, and the
+    error says at least that much of it."""
+    assert fit_cost(STEPS, timed_reads()).relative_error < 1e-6
+    found = fit_cost(STEPS, timed_reads(disturbed=4))
+    assert found.relative_error**2 * (len(GRID) + len(READS)) > (1 / 3) ** 2
+
+
+def test_no_term_is_negative():
+    """Steps that get shorter with tokens in the cache were disturbed: the token costs nothing then."""
+    found = fit_cost([StepSample(1, 32, 0.02), StepSample(1, 608, 0.01), StepSample(8, 256, 0.03)], [])
+    assert found.step_context_s == 0
+
+
+def test_without_readings_a_token_costs_a_row():
+    """And a single step tells nothing of its error."""
+    found = fit_cost([StepSample(4, 600, 0.01)], [])
+    assert found.read_token_s == found.step_row_s
+    assert (found.step_s(4), found.relative_error) == (pytest.approx(0.01), 1.0)
+
+
+@given(st.integers(1, MAX_ROWS), st.integers(1, 3000), st.sampled_from([8, 150, 256, 4096]))
+def test_the_points_fit(max_rows, max_blocks, max_context_tokens):
+    """Within the memory that was counted on and the model's context, each once."""
+    context_tokens = min(150, max_context_tokens)
+    contexts = context_points(max_rows, max_blocks, context_tokens, max_context_tokens)
+    assert len(set(contexts)) == len(contexts)
+    assert all(1 <= rows <= max_rows and tokens <= max_context_tokens for rows, tokens in contexts)
+    assert all(rows * num_blocks_for(tokens) <= max_blocks for rows, tokens in contexts)
+    reads = read_points(max_blocks, max_context_tokens)
+    assert reads
+    assert all(tokens < max_context_tokens for _, tokens in reads)
+    assert reads == [(1, 1)] or all(rows * num_blocks_for(tokens + 1) <= max_blocks for rows, tokens in reads)
+
+
+def test_a_point_that_would_outlast_the_time_is_left_out():
+    """So many times the tokens, so many times as long: 6.4 s come next, twice, and 10 s are left."""
+    now = iter([1.0, 2.0])
+    found = measure_points(lambda rows, tokens: tokens / 320, [(1, 32), (1, 128), (16, 128)], 12.0, lambda: next(now))
+    assert found == ((1, 32, 0.1), (1, 128, 0.4))
+
+
+def test_the_first_point_is_always_measured():
+    """Else nothing would be known of it."""
+    assert measure_points(lambda rows, tokens: 9.0, [(1, 32), (1, 32)], 0.0) == ((1, 32, 9.0),)
+
+
+def test_points_end_where_memory_does():
+    """As with rows."""
+
+    def seconds(rows, tokens):
+        if rows > 1:
+            raise RuntimeError("CUDA out of memory")
+        return 0.1
+
+    assert measure_points(seconds, [(1, 32), (2, 32), (1, 8)], 1e9, lambda: 0.0) == ((1, 32, 0.1),)
+
+
 def test_more_rows_never_take_less_time():
     """A time that contradicts a larger count was disturbed: the shorter one is taken, and nothing is kept."""
     busy = ((1, 0.6), (2, 0.03), (4, 0.04))
@@ -134,21 +214,25 @@ def test_more_rows_never_take_less_time():
 def test_a_probe_of_a_tiny_model_is_short_and_kept(loaded, cache, monkeypatch):
     """The second time nothing is timed, and the same is known."""
     monkeypatch.setattr(probe_module, "is_plausible", lambda samples: True)  # this machine may be busy
+    monkeypatch.setattr(probe_module, "MIN_CPU_SHARE", 0.0)
     first = probe(loaded, 64)
     assert first.samples[0][0] == 1
     assert all(0 < seconds < 5 for _, seconds in first.samples)
-    monkeypatch.setattr(StepTimer, "step_s", None)
+    monkeypatch.setattr(PassTimer, "step_s", None)
     assert probe(loaded, 64) == first
-    assert first.step_cost.context_tokens == probe_module.CONTEXT_TOKENS
+    assert first.context_tokens == probe_module.CONTEXT_TOKENS
+    assert {tokens for _, tokens, _ in first.contexts} == {32, 256}
+    assert [one[:2] for one in first.reads] == [(1, 32), (1, 128), (4, 128), (8, 128)]
+    assert 0 < first.step_cost.read_s(100) < 5
 
 
 def test_a_measurement_of_a_busy_device_is_not_kept(loaded, cache, monkeypatch, caplog):
     """It would slow down every later run; it is tried three times."""
     timed = []
-    monkeypatch.setattr(StepTimer, "step_s", lambda self, rows: timed.append(rows) or 1.0 / rows)
+    monkeypatch.setattr(PassTimer, "step_s", lambda self, rows, *tokens: timed.append((rows, *tokens)) or 1.0 / rows)
     with caplog.at_level(logging.WARNING, "lengthwise"):
         probe(loaded, 4)
-    assert timed == [1, 2, 4] * 3
+    assert [one for one in timed if len(one) == 1] == [(1,), (2,), (4,)] * 3
     assert "busy" in caplog.text
     assert not list(cache.rglob("*.json"))
 
@@ -156,7 +240,7 @@ def test_a_measurement_of_a_busy_device_is_not_kept(loaded, cache, monkeypatch, 
 @pytest.mark.parametrize(("cpu_share", "is_kept"), [(1.0, True), (0.5, False)])
 def test_a_measurement_beside_other_programs_is_not_kept(loaded, cache, monkeypatch, caplog, cpu_share, is_kept):
     """The samples agree with each other, but the process had only half of a core while they were taken."""
-    monkeypatch.setattr(StepTimer, "step_s", lambda self, rows: 1.0 + rows / 1000)
+    monkeypatch.setattr(PassTimer, "step_s", lambda self, rows, tokens=0: 1.0 + rows / 1000)
     monkeypatch.setattr(time, "process_time", lambda: cpu_share * time.perf_counter())
     with caplog.at_level(logging.WARNING, "lengthwise"):
         probe(loaded, 4)
@@ -166,7 +250,8 @@ def test_a_measurement_beside_other_programs_is_not_kept(loaded, cache, monkeypa
 
 def test_more_memory_than_last_time_measures_again(loaded, cache, monkeypatch):
     """A measurement that memory ended is no answer for a larger memory; for a smaller one it is."""
-    monkeypatch.setattr(StepTimer, "step_s", lambda self, rows: 1.0 + rows / 1000)
+    monkeypatch.setattr(probe_module, "MIN_CPU_SHARE", 0.0)  # this machine may be busy
+    monkeypatch.setattr(PassTimer, "step_s", lambda self, rows, tokens=0: 1.0 + rows / 1000)
     assert probe(loaded, 4).samples[-1][0] == 4
     assert probe(loaded, 16).samples[-1][0] == 16
     assert probe(loaded, 8).samples[-1][0] == 16
@@ -205,20 +290,32 @@ def test_a_damaged_file_is_passed_over_with_a_warning(cache, content, caplog):
     assert read() == 8
 
 
+WELL = {"samples": [[1, 1, 1.0]], "context_tokens": 1, "is_exhausted": False, "contexts": [], "reads": []}
+
+
+def test_what_is_measured_can_be_kept():
+    """The values that the next test damages are such as are written."""
+    assert from_json(WELL) == Probe(((1, 1.0),), 1, False)
+
+
 @pytest.mark.parametrize(
     "value",
     [
         {},
-        {"samples": [], "context_tokens": 1, "is_exhausted": False},
-        {"samples": [[1, -1.0]], "context_tokens": 1, "is_exhausted": False},
-        {"samples": [[1, float("nan")]], "context_tokens": 1, "is_exhausted": False},
-        {"samples": [[1]], "context_tokens": 1, "is_exhausted": False},
-        {"samples": 3, "context_tokens": 1, "is_exhausted": False},
+        {**WELL, "samples": []},
+        {**WELL, "samples": [[1, 1, -1.0]]},
+        {**WELL, "samples": [[1, 1, float("nan")]]},
+        {**WELL, "samples": [[1, 1]]},
+        {**WELL, "samples": 3},
+        {**WELL, "contexts": [[1, 0, 1.0]]},
+        {**WELL, "reads": None},
+        {**WELL, "context_tokens": "1"},
+        {key: value for key, value in WELL.items() if key != "reads"},
     ],
 )
 def test_a_probe_that_nobody_measured_is_not_used(loaded, cache, value, monkeypatch):
     """Values that can't be are measured again."""
-    monkeypatch.setattr(StepTimer, "step_s", lambda self, rows: 1.0 + rows / 1000)
+    monkeypatch.setattr(PassTimer, "step_s", lambda self, rows, tokens=0: 1.0 + rows / 1000)
     probe_store.write(probe_module._key(loaded), value)
     assert probe(loaded, 1).samples == ((1, 1.001),)
 

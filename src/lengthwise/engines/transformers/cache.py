@@ -1,12 +1,13 @@
 """Keys and values of all rows, in blocks.
 
 A block holds `BLOCK_TOKENS` consecutive positions of one row: position p of a row stands in the row's block
-p // BLOCK_TOKENS at place p % BLOCK_TOKENS. Blocks of different rows lie in any order in one preallocated tensor a
-layer, so rows have lengths of their own, nothing is padded, and nothing is copied when a row leaves. (The idea is
+p // BLOCK_TOKENS at place p % BLOCK_TOKENS. Blocks of different rows lie in any order in one tensor a layer, reserved
+as a whole where the budget is known (memory that was never written costs nothing on a CPU), so rows have lengths of their own, nothing is padded, and nothing is copied when a row leaves. (The idea is
 vLLM's paged attention, arXiv 2309.06180; see `attention` for how it is read without a kernel of one's own.)
 
     taken by a row   its keys and values, up to its position; what is behind is masked
     free             finite rubbish, masked as a whole
+    never taken      whatever the memory holds, never read
 """
 
 from __future__ import annotations
@@ -139,21 +140,31 @@ class BlockCache(Cache):  # type: ignore[misc]
 
     After a PromptWrite the layers see the prompts' own keys only (a prompt is always read whole); after a StepWrite
     they see the first `num_read` blocks, for the block attention. Layers are allocated when they are first written
-    (their shapes and devices are then known) and grow as blocks are needed.
+    (their shapes and devices are then known), with `num_blocks` blocks, of which the first `num_clean` hold numbers.
     """
 
     def __init__(self) -> None:
         super().__init__(layer_class_to_replicate=partial(BlockLayer, self))
         self.write: PromptWrite | StepWrite
         self.num_blocks = 0
+        self.num_clean = 0
 
     def resize(self, num_blocks: int) -> None:
         """Have room for `num_blocks` blocks; what stands in the first of them is kept. One layer at a time is held
         twice while it is copied. If memory ends half-way, all layers have at least `num_blocks` as it is then."""
         self.num_blocks = min(self.num_blocks, num_blocks)
+        self.num_clean = min(self.num_clean, num_blocks)
         for layer in self._allocated:
             layer.resize(num_blocks)
         self.num_blocks = num_blocks
+
+    def clean(self, num_blocks: int) -> None:
+        """Have numbers in the first `num_blocks` blocks: what nobody wrote may be NaN."""
+        if num_blocks <= self.num_clean:
+            return
+        for layer in self._allocated:
+            layer.clear(slice(self.num_clean, num_blocks))
+        self.num_clean = num_blocks
 
     def move(self, moves: Mapping[int, int]) -> None:
         """Copy blocks' contents to others. If memory ends half-way, the blocks that were copied are as they were."""
@@ -165,8 +176,7 @@ class BlockCache(Cache):  # type: ignore[misc]
     def clear(self, blocks: Collection[int]) -> None:
         """Overwrite blocks by zeros: a NaN in a masked place spoils a row."""
         for layer in self._allocated:
-            layer.keys[list(blocks)] = 0
-            layer.values[list(blocks)] = 0
+            layer.clear(list(blocks))
 
     @property
     def _allocated(self) -> list[BlockLayer]:
@@ -189,8 +199,9 @@ class BlockLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         num_blocks, num_heads = self._cache.num_blocks, key_states.shape[1]
-        self.keys = key_states.new_zeros(num_blocks, num_heads, key_states.shape[3], BLOCK_TOKENS).transpose(2, 3)
-        self.values = value_states.new_zeros(num_blocks, num_heads, BLOCK_TOKENS, value_states.shape[3])
+        self.keys = key_states.new_empty(num_blocks, num_heads, key_states.shape[3], BLOCK_TOKENS).transpose(2, 3)
+        self.values = value_states.new_empty(num_blocks, num_heads, BLOCK_TOKENS, value_states.shape[3])
+        self.clear(slice(self._cache.num_clean))
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -204,8 +215,13 @@ class BlockLayer(CacheLayerMixin):  # type: ignore[misc]
         return key_states, value_states
 
     def resize(self, num_blocks: int) -> None:
-        self.keys = _resized(self.keys.transpose(2, 3), num_blocks).transpose(2, 3)
-        self.values = _resized(self.values, num_blocks)
+        num_kept = self._cache.num_clean
+        self.keys = _resized(self.keys.transpose(2, 3), num_blocks, num_kept).transpose(2, 3)
+        self.values = _resized(self.values, num_blocks, num_kept)
+
+    def clear(self, blocks: slice | list[int]) -> None:
+        self.keys[blocks] = 0
+        self.values[blocks] = 0
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return query_length, 0
@@ -217,8 +233,7 @@ class BlockLayer(CacheLayerMixin):  # type: ignore[misc]
         return -1
 
 
-def _resized(old: Tensor, num_blocks: int) -> Tensor:
-    new = old.new_zeros(num_blocks, *old.shape[1:])
-    kept = min(num_blocks, len(old))
-    new[:kept] = old[:kept]
+def _resized(old: Tensor, num_blocks: int, num_kept: int) -> Tensor:
+    new = old.new_empty(num_blocks, *old.shape[1:])
+    new[:num_kept] = old[:num_kept]
     return new

@@ -160,7 +160,8 @@ class TransformersEngine(RowsEngine):
         self._max_running = config.max_running
         self._eos = np.array(loaded.eos_token_ids, dtype=np.int64)
         max_blocks = _max_blocks(config, loaded.context_tokens)
-        self._model = RowModel(loaded, max_blocks, config.max_read_tokens, config.max_padding_tokens)
+        num_reserved = max_blocks if math.isfinite(config.kv_tokens) else 0
+        self._model = RowModel(loaded, max_blocks, config.max_read_tokens, config.max_padding_tokens, num_reserved)
         self._running: list[Row] = []
         self._sampler: Sampler | None = None  # of the rows that run; None when they have changed
         self._waited_row_steps = 0

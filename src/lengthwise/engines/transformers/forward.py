@@ -38,12 +38,16 @@ class RowModel:
     comes next. So logits are only ever made for one position a row, and a prompt and a cut answer enter alike.
     """
 
-    def __init__(self, loaded: LoadedModel, max_blocks: int, max_read_tokens: int, max_padding_tokens: int) -> None:
+    def __init__(
+        self, loaded: LoadedModel, max_blocks: int, max_read_tokens: int, max_padding_tokens: int, num_reserved: int = 0
+    ) -> None:
+        """`num_reserved` blocks are there from the first row on, so that nothing is copied as the cache grows."""
         self._loaded = loaded
         self._cache = BlockCache()
         self._blocks = Blocks(max_blocks)
         self._max_read_tokens = max_read_tokens
         self._max_padding_tokens = max_padding_tokens
+        self._num_reserved = num_reserved
         self.last_view: BlockView | None = None
         self.prompts = PromptPool(loaded.model)
 
@@ -99,6 +103,7 @@ class RowModel:
     def compact(self) -> None:
         """Give up memory that the rows do not need. Raises the device's out-of-memory error where there is no room to
         copy what they have; the rows are well then, and some layers, or all, as large as before."""
+        self._num_reserved = 0
         self._move_together()
         release_memory(self._loaded.device)
         self._cache.resize(self._blocks.num_touched)
@@ -111,12 +116,13 @@ class RowModel:
 
     def _take_blocks(self, rows: Sequence[Row]) -> None:
         """Have room for each row's newest token. The cache grows first, so that a row has no block that is not there;
-        by a quarter more, so that it is seldom copied."""
+        beyond what was reserved by a quarter more, so that it is seldom copied."""
         growing = [row for row in rows if len(row.blocks) * BLOCK_TOKENS <= row.position]
         num_more = sum(num_blocks_for(row.position + 1) - len(row.blocks) for row in growing)
         num_touched = self._blocks.num_touched_with(num_more)
         if num_touched > self._cache.num_blocks:
-            self._cache.resize(min(self._blocks.max_blocks, num_touched * 5 // 4))
+            self._cache.resize(min(self._blocks.max_blocks, max(num_touched * 5 // 4, self._num_reserved)))
+        self._cache.clean(num_touched)
         for row in growing:
             self._blocks.take(row, row.position + 1)
 
