@@ -17,6 +17,7 @@ PACKAGE = Path(lengthwise.__file__).parent
 # siblings and do not import each other.
 RANKS = {
     "errors": 0,
+    "costs": 1,
     "types": 1,
     "estimates": 1,
     "bundled": 1,

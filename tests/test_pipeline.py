@@ -20,6 +20,7 @@ from lengthwise.estimates import GRID, LengthEstimates
 from lengthwise.feeds import ThreadedFeed
 from lengthwise.intake import request_seed
 from lengthwise.pipeline import Pipeline
+from lengthwise.predictors.provenance import Provenance
 from lengthwise.scheduling.arrival import ArrivalScheduler
 from lengthwise.testing import FakeHTTPEngine, NoisyOracle, WatchedEngine, check_engine, recorded_lengths
 from lengthwise.types import Capabilities, Completion, ErrorInfo, Finished, Preempt, Request, SamplingParams, Start
@@ -134,6 +135,19 @@ class TestEstimates:
         Pipeline(engine=engine, predictor=predictor).run(REQUESTS)
         assert engine.started == list(LENGTHS)
         assert "another model" in caplog.text
+
+    def test_one_that_does_not_tell_whose_answers_it_learned_from_is_used_and_that_is_said(self, caplog):
+        """A trained one, that is: lengths that were given hold for any model, and nothing is to be said of them."""
+        predictor = NoisyOracle(LENGTHS, 0.0)
+        predictor.learned_from = Provenance(None, 1, 0, "answer", 0, (), "0", "0")
+        with caplog.at_level("INFO"):
+            engine = WatchedEngine(replay())
+            Pipeline(engine=engine, predictor=predictor).run(REQUESTS)
+            assert engine.started == sorted(LENGTHS, key=EXPECTED.__getitem__, reverse=True)
+            assert "replay's are taken for granted" in caplog.text
+            caplog.clear()
+            Pipeline(engine=replay(), predictor="constant:9")
+        assert "taken for granted" not in caplog.text
 
     def test_remaining_tokens_are_known_while_it_runs(self):
         """The expected rest falls to nothing as answers come in; with exact lengths it starts at their sum."""
@@ -983,6 +997,15 @@ class TestPredictorsOfServedModels:
         assert self.started(predictor) == sorted(LENGTHS, key=EXPECTED.__getitem__, reverse=True)
         assert "another model" in caplog.text
         assert "taken for granted" in caplog.text
+
+    def test_one_that_learned_from_a_server_is_taken_at_its_word_here(self, caplog):
+        """The same model may have run there."""
+        predictor = NoisyOracle(LENGTHS, 0.0)
+        predictor.model = "served:some-model"
+        engine = WatchedEngine(replay())
+        Pipeline(engine=engine, predictor=predictor).run(REQUESTS)
+        assert engine.started == sorted(LENGTHS, key=EXPECTED.__getitem__, reverse=True)
+        assert "served:some-model" in caplog.text
 
     def test_auto_takes_none(self, caplog):
         """It learns from the run's own answers; until then a random order, and nothing to say."""

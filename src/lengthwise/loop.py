@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from types import TracebackType
 
 import numpy as np
@@ -129,6 +130,7 @@ class Loop:
     reserved_kv_tokens: int = 0  # of all that run
     ids: set[str] = field(default_factory=set)  # in flight; without a window all that were read
     cancelled: set[str] = field(default_factory=set)  # what runs and shall end
+    held_back: dict[str, None] = field(default_factory=dict)  # waits, and comes into the scheduler's order later
     is_exhausted: bool = False
     feed_error: Exception | None = None  # what ended the feed; raised when all before it is answered
     lessons: Lessons = field(init=False)
@@ -155,6 +157,7 @@ class Loop:
         self._drop_the_unbegun_if_draining()
         if ended or not self.tracked:
             return ended
+        self._order_next()
         self._decide()
         events = self._poll()
         completions = self._record(events)
@@ -265,6 +268,9 @@ class Loop:
             self.tracked[request.id] = tracked
             self.waiting[request.id] = tracked.waiting
         self.counts.expected_tokens += sum(mean)
+        if self.held_back:  # what came before goes first
+            self.held_back |= dict.fromkeys(request.id for request in requests)
+            return
         order = self.lessons.starting_order(len(requests))
         if order is not None:
             requests, capped = [requests[row] for row in order], capped[list(order)]
@@ -287,15 +293,31 @@ class Loop:
         return cut | {name: row.num_tokens for name, row in self.running.items()}
 
     def _estimate_anew(self) -> None:
-        """All that waits takes its place in the order again. A window bounds how long that takes."""
+        """What waits takes its place in the order again: the next of it now, the rest when its turn comes near. All at
+        once would hold up the engine by seconds where much waits, and be old before it is used."""
+        self.scheduler.remove(list(self.waiting))
+        begun_first = sorted(self.waiting, key=lambda name: not self.waiting[name].num_cuts)
+        self.held_back = dict.fromkeys(begun_first)
+        ordered = self._order_next()
         started_s = time.perf_counter()
-        waiting = list(self.waiting.values())
-        self.scheduler.remove([request.id for request in waiting])
-        for start in range(0, len(waiting), INTAKE_CHUNK):
-            chunk = waiting[start : start + INTAKE_CHUNK]
-            self.scheduler.add(chunk, self._estimated(chunk))
         self._estimated(list(self.running.values()))
+        if self.held_back:  # the average of the others, for what is said of the time left
+            expected = sum(self.tracked[one.id].expected_tokens for one in ordered) / len(ordered)
+            for name in self.held_back:
+                self._expect(self.tracked[name], expected)
         self.counts.predict_s += time.perf_counter() - started_s
+
+    def _order_next(self) -> Sequence[WaitingRequest]:
+        """Keep as many in the scheduler's order as are sorted together. Gives what came into it."""
+        if not self.held_back or len(self.waiting) - len(self.held_back) >= INTAKE_CHUNK:
+            return ()
+        started_s = time.perf_counter()
+        chunk = [self.waiting[name] for name in islice(self.held_back, INTAKE_CHUNK)]
+        for request in chunk:
+            del self.held_back[request.id]
+        self.scheduler.add(chunk, self._estimated(chunk))
+        self.counts.predict_s += time.perf_counter() - started_s
+        return chunk
 
     def _estimated(self, rows: Sequence[WaitingRequest] | Sequence[RunningRequest]) -> LengthEstimates:
         """New estimates of requests that are in the run, noted and returned: within limits, given their tokens."""
@@ -339,6 +361,7 @@ class Loop:
     def _drop(self, ids: Sequence[str]) -> None:
         self.scheduler.remove(ids)
         for name in ids:
+            self.held_back.pop(name, None)
             self.counts.written_tokens -= self.waiting.pop(name).num_tokens
             self._cancel(name)  # it does not run, but what was kept of it since `prepare` is of no use
 

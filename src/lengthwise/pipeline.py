@@ -25,7 +25,16 @@ from lengthwise.errors import EngineError, UsageError
 from lengthwise.feeds import AsyncFeed, Feed
 from lengthwise.intake import Item, Items, Order, Requests, as_feed
 from lengthwise.loop import INTAKE_CHUNK, Control, Counts, Loop
-from lengthwise.protocols import Backbone, Engine, LengthPredictor, PromptPooling, PromptReviser, Scheduler
+from lengthwise.protocols import (
+    Backbone,
+    Engine,
+    LengthPredictor,
+    PromptPooling,
+    PromptReviser,
+    Scheduler,
+    Timed,
+    Watcher,
+)
 from lengthwise.scheduling import named
 from lengthwise.scheduling.arrival import ArrivalScheduler
 from lengthwise.types import Completion, Request
@@ -42,14 +51,15 @@ class Pipeline:
             for answer in pipeline.stream(["Give three tips for a good night's sleep."]):
                 print(answer.text)
 
-    `model` is a hub id or a folder (None: the bundled model), opened with its defaults and `max_tokens` as the limit
-    of answers whose request gives none; for anything else give an `engine`. `predictor` is "auto" (what is known for
-    this model, else one that learns from the pipeline's own answers: requests start in a random order, drawn by `seed`,
-    until it has learned), "none", a folder, or an object; one that learned from another model is not used (what a
-    server runs is not checked: there a predictor that was asked for is taken at its word). `scheduler` is "default",
-    another of `scheduling.named.NAMES`, or an object, which then serves one run. `window` bounds how many requests
-    wait: when fewer do, as many again are read (at least as many as the engine runs at once), and memory does not grow
-    with the number of requests; None: all are read before the first starts.
+    `model` is a hub id or a folder (None or "bundled": the bundled model), opened with its defaults and
+    `max_tokens` as the limit of answers whose request gives none; for anything else give an `engine`. `predictor`
+    is "auto" (what is known for this model, else one that learns from the pipeline's own answers: until it has
+    learned, requests that are taken in together, 4,096 at most, start in a random order, drawn by `seed`), "none",
+    a folder, or an object; one that learned from another model is not used (what a server runs is not checked:
+    there a predictor that was asked for is taken at its word), which is said. `scheduler` is "default", another of
+    `scheduling.named.NAMES`, or an object, which then serves one run. `window` bounds how many requests wait: when
+    fewer do, as many again are read (at least as many as the engine runs at once), and memory does not grow with
+    the number of requests; None: all are read before the first starts.
 
     One run at a time, in one thread. `counts` may be read and `stop`, `drain` and `cancel` called from any thread and
     from signal handlers.
@@ -77,6 +87,7 @@ class Pipeline:
         chosen = _automatic(self.engine, scheduler, seed) if predictor == "auto" else predictor
         self.predictor = _reading_prompts(_usable(chosen, self.engine), self.engine)
         self.counts = Counts()
+        self.watcher: Watcher | None = None  # is shown all that a run decides and answers
         self._scheduler = scheduler
         self._seed = seed
         self._window = window
@@ -125,10 +136,14 @@ class Pipeline:
             )
 
     def _stream(self, source: Feed[Request | Completion]) -> Generator[Completion]:
+        watcher = self.watcher
+        scheduler = (
+            make_scheduler(self._scheduler, self.engine) if isinstance(self._scheduler, str) else self._scheduler
+        )
         loop = Loop(
             self.engine,
             self.predictor,
-            make_scheduler(self._scheduler, self.engine) if isinstance(self._scheduler, str) else self._scheduler,
+            scheduler if watcher is None else watcher.watched(scheduler, self._clock),
             source,
             self.counts,
             self._control,
@@ -136,7 +151,7 @@ class Pipeline:
             self._clock,
         )
         try:
-            yield from loop.completions()
+            yield from loop.completions() if watcher is None else watcher.noted(loop.completions())
         except GeneratorExit:
             self._leave_empty(loop)
             raise
@@ -209,11 +224,14 @@ class Pipeline:
         self._control.cancelled_ids.append(request_id)
 
     def close(self) -> None:
-        """Close the engine, after the step that an async caller's thread is in. A run that still goes on ends:
-        whoever asks for its next answer gets a UsageError."""
+        """Close the engine, after the step that an async caller's thread is in, and wait for what learns in a thread. A
+        run that still goes on ends: whoever asks for its next answer gets a UsageError."""
         self._end_run()
         with self._at_work:
-            self.engine.close()
+            try:
+                self.engine.close()
+            finally:
+                _end_learning(self.predictor)
 
     def _end_run(self) -> None:
         self._is_closed = self._control.is_stopped = True
@@ -252,7 +270,7 @@ def make_scheduler(name: str, engine: Engine) -> Scheduler:
     capabilities = engine.capabilities
     if name != "arrival" and not (capabilities.can_cut and capabilities.can_continue):
         log.info("This engine can't cut answers and continue them: what is known of lengths decides their order only.")
-    return named.make(name, capabilities)
+    return named.make(name, capabilities, engine.step_cost if isinstance(engine, Timed) else None)
 
 
 def _automatic(engine: Engine, scheduler: Scheduler | str, seed: int) -> LengthPredictor:
@@ -267,16 +285,25 @@ def _automatic(engine: Engine, scheduler: Scheduler | str, seed: int) -> LengthP
     return ColdStartPredictor(engine.model, ColdStartConfig(in_background=engine.model.startswith(SERVED)), seed)
 
 
+def _end_learning(predictor: LengthPredictor) -> None:
+    from lengthwise.predictors.cold_start.predictor import ColdStartPredictor
+
+    if isinstance(predictor, ColdStartPredictor):
+        predictor.close()
+
+
 def _usable(predictor: LengthPredictor | str, engine: Engine) -> LengthPredictor:
     """The predictor, or one that knows nothing where it learned from another model.
 
-    What a server runs can't be compared with it, and a server is never cut short, so that a wrong order costs some time
-    and nothing else: there a predictor that was asked for is used, which is said.
+    What a server runs, or ran when it was learned from, can't be compared: then a predictor that was asked for is used,
+    which is said, as it is where a trained one doesn't tell whose answers it learned from.
     """
     from lengthwise.predictors import saved
 
     model = engine.model
     found = _named(predictor, engine) if isinstance(predictor, str) else predictor
+    if found.model is None and getattr(getattr(found, "inner", found), "learned_from", None) is not None:
+        log.debug("The predictor doesn't tell whose answers it learned from; %s's are taken for granted.", model)
     if found.model in (None, model):
         return found
     if model.startswith(SERVED):

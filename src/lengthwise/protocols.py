@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+from lengthwise.costs import StepCost
 from lengthwise.estimates import Floats, LengthEstimates
 from lengthwise.types import (
     Capabilities,
@@ -142,6 +143,13 @@ class PromptPooling(Protocol):
 
 
 @runtime_checkable
+class Timed(Protocol):
+    """An engine that knows what its passes take."""
+
+    step_cost: StepCost | None  # None: nothing was measured
+
+
+@runtime_checkable
 class PromptReviser(LengthPredictor, Protocol):
     """A predictor that knows more once the engine has read a prompt, and looks into no model beforehand."""
 
@@ -198,4 +206,17 @@ class AnswerReviser(LengthPredictor, Protocol):
     ) -> LengthEstimates:
         """Natural lengths of answers of which `num_tokens` tokens are there, which read `texts`: all above. With
         nothing written as `predict`."""
+        ...
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """Whoever looks on at a run and changes nothing."""
+
+    def watched(self, scheduler: Scheduler, clock: Callable[[], float]) -> Scheduler:
+        """A run begins: a scheduler that decides as this one does, and lets its decisions be seen."""
+        ...
+
+    def noted(self, completions: Iterator[Completion]) -> Iterator[Completion]:
+        """The same answers, each as soon as it is there."""
         ...

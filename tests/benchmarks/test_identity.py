@@ -6,15 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from lengthwise.benchmarks import throughput
 from lengthwise.benchmarks.baseline import generate_in_batches
 from lengthwise.benchmarks.identity import differences
-from lengthwise.benchmarks.throughput import Bench
 from lengthwise.engines.transformers import ModelOptions, RunOptions
 from lengthwise.engines.transformers.loading import load_model
 from lengthwise.engines.transformers.open import engine_for
 from lengthwise.pipeline import Pipeline
-from lengthwise.predictors.unknown import UnknownPredictor
 from lengthwise.testing import NoisyOracle
 from lengthwise.types import Request
 
@@ -73,33 +70,3 @@ def test_batches_of_generate_count_what_they_compute(loaded, alone):
     assert batched.tokens == alone.tokens
     longest = [max(len(batched.tokens[r.id]) for r in REQUESTS[first : first + 8]) for first in (0, 8, 16)]
     assert batched.num_row_steps == 8 * sum(longest)
-
-
-def test_the_oracle_knows_all_lengths_however_few_came_first(loaded, engine, alone, monkeypatch):
-    """Rounds begin with a few requests, uncounted; what is known then is not all."""
-    known = []
-
-    def oracle(lengths):
-        known.append(dict(lengths))
-        return UnknownPredictor()
-
-    monkeypatch.setattr(throughput, "OraclePredictor", oracle)
-    contender = Bench(loaded, engine, UnknownPredictor(), MAX_TOKENS).contenders()["oracle"]
-    contender.run(REQUESTS[:4])
-    contender.run(REQUESTS)
-    assert known[-1] == {name: len(tokens) for name, tokens in alone.tokens.items()}
-
-
-def test_contenders_answer_alike_and_count_their_work(loaded, engine, alone):
-    """All contenders give the same answers; the oracle cuts nothing; recomputation is counted where it happens."""
-    bench = Bench(loaded, engine, NoisyOracle({name: 5 for name in alone.tokens}, 0.1), MAX_TOKENS)
-    samples = {name: contender.run(REQUESTS) for name, contender in bench.contenders().items()}
-    for name, sample in samples.items():
-        assert sample.texts == alone.texts, name
-        assert sample.num_errors == 0
-        assert sample.useful_tokens == sum(map(len, alone.tokens.values())), name
-        assert sample.computed_positions == pytest.approx(sample.useful_tokens + sample.recomputed_tokens) or (
-            name == "generate" and sample.computed_positions > sample.useful_tokens
-        )
-    assert samples["oracle"].recomputed_tokens == samples["default"].recomputed_tokens == 0
-    assert samples["paper"].recomputed_tokens > 0

@@ -10,6 +10,7 @@ import pytest
 
 from lengthwise.cli import main, run
 from lengthwise.pipeline import Pipeline
+from lengthwise.predictors.saved import load_predictor
 from tests.jobs.samples import WatchedEngine
 
 WORDS = ("apples", "bread", "cheese", "dates", "eggs")
@@ -56,13 +57,18 @@ def test_one_command_from_prompts_to_lengths(prompts: Path, capsys: pytest.Captu
 
 
 def test_what_is_collected_can_be_learned_and_scored(prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """collect → train → score, with nothing between."""
+    """collect → train → score, with nothing between; the predictor is that of the model that answered, and so is it
+    when it is calibrated."""
     output, predictor = prompts.with_name("l.jsonl"), prompts.with_name("predictor")
     collect(prompts, "-o", output, "--max-tokens", 50, "--temperatures", "0,0.7", "--samples", 2, "--quiet")
     assert main(["train", "text", str(output), "-o", str(predictor)]) == 0
     capsys.readouterr()
     assert main(["score", str(predictor), str(output), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["num_seen"] == 60
+    calibrated, model = prompts.with_name("calibrated"), json.loads(output.read_text().splitlines()[0])["model"]
+    assert main(["calibrate", str(predictor), str(output), "-o", str(calibrated)]) == 0
+    assert model
+    assert [load_predictor(folder).model for folder in (predictor, calibrated)] == [model, model]
 
 
 def test_wrong_temperatures_are_named(prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:

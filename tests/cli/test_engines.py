@@ -12,7 +12,9 @@ from lengthwise.cli import main
 from lengthwise.cli.engines import AskedOfServers, asked_for, choose_engine, open_engine
 from lengthwise.engines.openai.engine import OpenAIEngine
 from lengthwise.engines.transformers import ModelOptions, RunOptions
-from lengthwise.errors import UsageError
+from lengthwise.engines.transformers.at_hand import find_at_hand
+from lengthwise.engines.transformers.loading import identify_model
+from lengthwise.errors import ModelError, UsageError
 from tests.engines.openai.server import Reply, ScriptedServer, answer, free_port, refusal
 
 URL = "http://localhost:8000/v1"
@@ -25,6 +27,28 @@ def read(path: Path) -> list[dict[str, Any]]:
 @pytest.fixture(autouse=True)
 def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+def test_the_bundled_model_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--model bundled` is what no --model is, to the loader, to the journal, and where only its tokens are counted; a
+    folder of that name is a folder, and to servers it is a name like others."""
+    monkeypatch.chdir(tmp_path)
+    named, unnamed = ModelOptions("bundled"), ModelOptions()
+    assert identify_model(named) == identify_model(unnamed)
+    here = find_at_hand(named)
+    assert here is not None
+    assert here.identity == identify_model(unnamed)
+    run = RunOptions()
+    assert asked_for(choose_engine("transformers", named, run, AskedOfServers())) == asked_for(
+        choose_engine("transformers", unnamed, run, AskedOfServers())
+    )
+    served = choose_engine("openai", named, run, AskedOfServers([URL]))
+    assert served.server is not None
+    assert served.server.model == "bundled"
+    (tmp_path / "bundled").mkdir()
+    with pytest.raises(ModelError, match="bundled"):
+        identify_model(named)
+    assert str(tmp_path) in asked_for(choose_engine("transformers", named, run, AskedOfServers()))
 
 
 def test_options_become_the_engines_own() -> None:

@@ -20,7 +20,7 @@ from lengthwise.predictors.cold_start.predictor import ColdStartPredictor
 from lengthwise.predictors.constant import ConstantPredictor
 from lengthwise.predictors.saved import load_predictor
 from lengthwise.predictors.text.predictor import TextPredictor
-from lengthwise.types import Capabilities, Completion
+from lengthwise.types import Capabilities, Completion, SamplingParams
 
 NUM = 320
 OPENINGS = {"Name the capital of": 8, "Write a long story about": 300}
@@ -209,3 +209,34 @@ def test_a_loaded_one_of_another_model_is_learned_anew(options: JobOptions):
     assert isinstance(predictor, ColdStartPredictor)
     assert predictor.learned is not None
     assert load_predictor(folder(options)).model == "another"
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"max_tokens": 64}, "max_tokens 512 (here 64)"),
+        ({"sampling": SamplingParams(temperature=0.7)}, "temperature 0.0 (here 0.7)"),
+        ({"sampling": SamplingParams(stop=("end",))}, "stop [] (here ['end'])"),
+    ],
+)
+def test_what_was_learned_with_other_settings_is_not_used(options: JobOptions, changed, told, caplog):
+    """Another limit, another temperature: answers have other lengths. It is said, and what is learned anew takes its
+    place; so the next job of those settings goes on from it, whatever its seed."""
+    done(options, pipeline())
+    removed(options)
+    with caplog.at_level(logging.INFO):
+        _, learner = done(replace(options, **changed), pipeline())
+    assert "learned anew" in caplog.text
+    assert told in caplog.text
+    assert learner.switched_at is not None
+    removed(options)
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        done(replace(options, **changed, seed=9), pipeline())
+    assert "learned before" in caplog.text
+
+
+def removed(options: JobOptions) -> None:
+    """What a job left but the predictor."""
+    options.answers.unlink()
+    Path(f"{options.answers}.journal").unlink()

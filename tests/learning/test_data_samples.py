@@ -57,3 +57,12 @@ def test_how_answers_were_collected_is_no_metadata(tmp_path: Path) -> None:
 def test_what_can_t_be_is_named(tmp_path: Path, row: dict[str, Any], told: str) -> None:
     with pytest.raises(InputError, match=told):
         read(tmp_path, row)
+
+
+def test_collected_answers_are_of_a_model(tmp_path: Path) -> None:
+    """Its identity, where all are of one; the names in other logs say nothing sure of weights."""
+    collected = {"length": [3], "temperatures": [0], "model": "llama-1"}
+    assert read(tmp_path, collected, collected).model == "llama-1"
+    assert read(tmp_path, collected, {**collected, "model": "llama-2"}).model is None
+    assert read(tmp_path, collected, {"length": 5}).model is None
+    assert read(tmp_path, {"length": 3, "model": "gpt-x"}).model is None

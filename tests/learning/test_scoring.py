@@ -255,6 +255,17 @@ def test_calibrate_for_another_model(log: Path, tmp_path: Path, capsys: pytest.C
     assert 0.8 < coverage[1] < 0.98
 
 
+def test_why_there_are_dashes_is_said(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a history that has not begun, where it learns; of one that knows something, nothing."""
+    assert main(["score", "history", str(log)]) == 0
+    said = capsys.readouterr()
+    assert "| 100.0% |" in said.out
+    assert "history knows nothing of any of these prompts" in said.err
+    assert "`lengthwise train history`" in said.err
+    assert main(["score", "constant:80", str(log)]) == 0
+    assert "knows nothing" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["none", "constant:80", "auto"])
 def test_built_in_names_are_scored(name: str, log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What needs no training can be scored too."""
@@ -344,8 +355,11 @@ def test_an_oracle_has_no_error() -> None:
         (["train", "text", "LOG", "-o", "LOG"], "is a file"),
         (["train", "text", "LOG", "-o", "OUT", "--settings", "nowhere.toml"], "There is no file nowhere.toml"),
         (["train", "text", "LOG", "-o", "."], "holds other files"),
-        (["train", "text", "ONE", "-o", "OUT"], "1 answers to 1 different prompts"),
+        (["train", "text", "ONE", "-o", "OUT"], "1 answer to 1 different prompt "),
         (["train", "text", "BAD", "-o", "OUT"], "line 1: length is 0"),
+        (["train", "text", "LOG", "-o", "OUT", "--base", "m"], "--base is an option of `train stack`"),
+        (["train", "text", "LOG", "-o", "OUT", "--parts", "text"], "--parts is an option of `train stack`"),
+        (["train", "text", "LOG", "-o", "OUT", "--settings", "WRONG"], "the table [text] of"),
         (["train", "constant", "alpaca-vicuna/train", "-o", "OUT", "--mirror", "nowhere"], "nowhere is no folder"),
         (["train", "constant", "traces/azure-2023-code", "-o", "OUT", "--mirror", "MIRROR"], "without prompts"),
         (["calibrate", "missing", "LOG", "-o", "OUT"], "no predictor 'missing'"),
@@ -362,7 +376,8 @@ def test_wrong_usage_is_a_sentence(
     (tmp_path / "one.jsonl").write_text('{"prompt": "x", "length": 5}\n')
     (tmp_path / "bad.jsonl").write_text('{"prompt": "x", "length": 0}\n')
     places = {"LOG": log, "OUT": tmp_path / "out", "ONE": tmp_path / "one.jsonl", "BAD": tmp_path / "bad.jsonl"}
-    places["MIRROR"] = tmp_path
+    places |= {"MIRROR": tmp_path, "WRONG": tmp_path / "wrong.toml"}
+    places["WRONG"].write_text("[text]\nwrong = 1\n")
     assert main([str(places.get(argument, argument)) for argument in arguments]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import threading
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from lengthwise.engines.replay import ReplayConfig, ReplayEngine
 from lengthwise.estimates import LengthEstimates
 from lengthwise.pipeline import Pipeline
 from lengthwise.predictors.cold_start.predictor import ColdStartConfig, ColdStartPredictor
+from lengthwise.predictors.cold_start.study import Lesson, Study
 from lengthwise.predictors.text.predictor import TextPredictor
 from lengthwise.predictors.unknown import UnknownPredictor
 from lengthwise.protocols import Learner
@@ -157,6 +159,36 @@ def test_a_fit_in_the_background_is_taken_over_when_it_is_done():
     learner._fit.result()
     assert learner.learn(None)
     assert learner.learned is not None
+
+
+def test_a_pipeline_that_is_closed_leaves_no_fit_behind(monkeypatch):
+    """Left in the middle of a fit: closing waits for it, and nothing of it is used or kept."""
+    is_fitting, may_end = threading.Event(), threading.Event()
+    fitted = Study.lesson
+    kept: list[object] = []
+
+    def slow(*arguments: Any, **options: Any) -> Lesson:
+        is_fitting.set()
+        assert may_end.wait(10)
+        return fitted(*arguments, **options)
+
+    monkeypatch.setattr(Study, "lesson", slow)
+    requests, lengths = job(400)
+    pipeline = Pipeline(engine=FakeHTTPEngine(lengths), predictor=learner_in_background(kept))
+    answers = pipeline.stream(requests)
+    while not is_fitting.is_set():
+        next(answers)
+    answers.close()
+    threading.Timer(0.2, may_end.set).start()
+    pipeline.close()
+    assert may_end.is_set(), "closing has waited"
+    assert not any(thread.name.startswith("lengthwise-learning") for thread in threading.enumerate())
+    assert not kept
+    pipeline.close()
+
+
+def learner_in_background(kept: list[object]) -> ColdStartPredictor:
+    return ColdStartPredictor("fake-http", ColdStartConfig(in_background=True), on_learned=kept.append)
 
 
 def test_estimating_anew_keeps_rows_and_memory_in_order():

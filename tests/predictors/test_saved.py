@@ -53,6 +53,22 @@ def test_load_finds_the_kind(folder: Path, tmp_path: Path) -> None:
     assert isinstance(load_predictor(str(tmp_path / "c")), ConstantPredictor)
 
 
+def test_terms_that_were_cut_off_are_counted(folder: Path) -> None:
+    """Whatever the last one looks like then: half a word may be another word."""
+    path = folder / "vocabulary.txt"
+    terms = path.read_text().split("\n")
+    path.write_text("\n".join([*terms[:10], terms[0]]))
+    with pytest.raises(PredictorError, match=f"11 terms of {len(terms)}: it was cut off"):
+        load_predictor(folder)
+
+
+def test_a_predictor_is_of_one_model(folder: Path) -> None:
+    """A header that was edited to name another model than it learned from would pass for that one's."""
+    edit_header(folder, model="other")
+    with pytest.raises(PredictorError, match="said to be of 'other', and learned from 'm'"):
+        load_predictor(folder)
+
+
 def test_provenance_and_card_are_kept(text_predictor: TextPredictor, folder: Path) -> None:
     """What it learned from comes back as it was."""
     text_predictor.card["mae"] = 12.5

@@ -19,11 +19,12 @@ from statistics import NormalDist, fmean
 
 import numpy as np
 
+from lengthwise.costs import StepCost
 from lengthwise.estimates import GRID, LengthEstimates
 from lengthwise.protocols import Scheduler
 from lengthwise.scheduling.arrival import ArrivalScheduler
 from lengthwise.scheduling.grouping import GroupedScheduler, GroupingConfig
-from lengthwise.scheduling.named import PAPER, refill
+from lengthwise.scheduling.named import PAPER, optimal, refill
 from lengthwise.scheduling.refill import RefillConfig, RefillScheduler
 from lengthwise.scheduling.sizing import MemorySizing
 from lengthwise.types import WaitingRequest
@@ -66,8 +67,11 @@ class World:
         return engine
 
 
-def cost_ms(engine: ToyEngine, read_ms: float) -> float:
-    return STEP_MS * engine.num_steps + ROW_MS * engine.num_row_steps + read_ms * engine.num_read_tokens
+def cost_ms(engine: ToyEngine, read_ms: float, is_padded: bool = False) -> float:
+    rows, read = engine.num_row_steps, engine.num_read_tokens
+    if is_padded:
+        rows, read = engine.num_padded_row_steps, engine.num_padded_read_tokens
+    return STEP_MS * engine.num_steps + ROW_MS * rows + read_ms * read
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,15 @@ class Setting:
     read_ms: float = 0.05
     kv_tokens: float = math.inf
     arrival_rows: int | None = None  # rows of arrival order's batches; None: all
+    is_padded: bool = False  # rows that have ended are computed on until their batch ends
 
     def __str__(self) -> str:
         memory = "" if self.kv_tokens == math.inf else f" {self.kv_tokens / 1000:.0f}k"
-        return f"{self.max_rows}{memory}/{self.read_ms}"
+        return f"{self.max_rows}{memory}/{self.read_ms}{'p' if self.is_padded else ''}"
+
+    @property
+    def cost(self) -> StepCost:
+        return StepCost(STEP_MS / 1000, ROW_MS / 1000, read_token_s=self.read_ms / 1000)
 
 
 Make = Callable[[], Scheduler]
@@ -91,10 +100,13 @@ def gain(make: Make, worlds: list[World], setting: Setting) -> float:
     """Arrival order's time over the schedule's, mean over worlds."""
 
     def time_ms(world: World, scheduler: Scheduler) -> float:
-        return cost_ms(world.play(scheduler, setting.max_rows, setting.kv_tokens), setting.read_ms)
+        return cost_ms(world.play(scheduler, setting.max_rows, setting.kv_tokens), setting.read_ms, setting.is_padded)
+
+    def made() -> Scheduler:
+        return optimal(setting.cost, is_padded=setting.is_padded) if make is optimal else make()
 
     arrival_rows = setting.arrival_rows or setting.max_rows
-    return fmean(time_ms(world, ArrivalScheduler(arrival_rows)) / time_ms(world, make()) for world in worlds)
+    return fmean(time_ms(world, ArrivalScheduler(arrival_rows)) / time_ms(world, made()) for world in worlds)
 
 
 def grouped(**changes: object) -> Make:
@@ -110,6 +122,7 @@ SCHEDULES: dict[str, Make] = {
     "sorted, no caps": grouped(fcr=False),
     "sorted, caps, restart": grouped(on_cut="restart"),
     "sorted, caps, continue (grouped)": grouped(),
+    "parted by expected time (optimal)": optimal,
     "the paper's, batches from memory": lambda: GroupedScheduler(replace(PAPER, sizing=MemorySizing())),
     "the paper's, its table": lambda: GroupedScheduler(PAPER),
     "refill, arrival order": refilled(group_size=1),

@@ -41,6 +41,8 @@ class ToyEngine:
     num_steps: int = 0
     num_row_steps: int = 0
     num_read_tokens: int = 0  # prompts, and answers that go on
+    num_padded_row_steps: int = 0  # as the two above, where a batch keeps its shape to the end
+    num_padded_read_tokens: int = 0
     recomputed_tokens: int = 0
     num_foreign_cuts: int = 0  # not by a cap
 
@@ -87,6 +89,7 @@ class ToyEngine:
         num = min(self._end(row) - row.num_tokens for row in self.running.values())
         self.num_steps += num
         self.num_row_steps += num * len(self.running)
+        self.num_padded_row_steps += num * len(self.batches[-1])
         for row in self.running.values():
             row.num_tokens += num
         ended = [row for row in self.running.values() if row.num_tokens == self._end(row)]
@@ -111,6 +114,8 @@ class ToyEngine:
         if not starts:
             return
         self.batches.append(starts)
+        held = [row.prompt_tokens + row.num_tokens for row in self.running.values()]
+        self.num_padded_read_tokens += len(held) * max(held)
         reserved = sum(row.reserved_kv_tokens for row in self.running.values())
         assert len(self.running) <= max(self.max_rows, 1), f"{len(self.running)} rows of {self.max_rows}"
         assert reserved <= self.kv_tokens or len(self.running) == 1, f"{reserved} tokens of {self.kv_tokens}"

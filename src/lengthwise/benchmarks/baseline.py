@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -33,27 +34,40 @@ def generate_in_batches(
     num_row_steps = 0
     for first in range(0, len(requests), batch_size):
         batch = requests[first : first + batch_size]
-        rows = _generate(loaded, batch, max_tokens)
-        num_row_steps += rows.numel()
-        for request, row in zip(batch, rows.tolist(), strict=True):
+        rows = generate(loaded, [loaded.encode_prompt(request) for request in batch], max_tokens)
+        num_row_steps += sum(map(len, rows))
+        for request, row in zip(batch, rows, strict=True):
             tokens[request.id] = _until_end(row, loaded.eos_token_ids)
             texts[request.id] = str(loaded.tokenizer.decode(list(tokens[request.id]), skip_special_tokens=True))
     return GeneratedBatches(tokens, texts, num_row_steps)
 
 
-def _generate(loaded: LoadedModel, batch: Sequence[Request], max_tokens: int) -> torch.Tensor:
-    """New tokens, rows × steps, shorter answers filled up with padding."""
+def generate(loaded: LoadedModel, prompts: Sequence[list[int]], max_tokens: int) -> list[list[int]]:
+    """New tokens of each row, as many in all; what has ended is filled up with padding."""
     pad = loaded.eos_token_ids[0] if loaded.eos_token_ids else 0  # masked, so any token will do
-    prompts = [loaded.encode_prompt(request) for request in batch]
     width = max(len(prompt) for prompt in prompts)
     ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=loaded.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=loaded.device)
-    config = GenerationConfig(
-        max_new_tokens=max_tokens, do_sample=False, eos_token_id=list(loaded.eos_token_ids), pad_token_id=pad
-    )
+    eos = list(loaded.eos_token_ids) or None
+    config = GenerationConfig(max_new_tokens=max_tokens, do_sample=False, eos_token_id=eos, pad_token_id=pad)
     with torch.inference_mode():
-        rows: torch.Tensor = loaded.model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-    return rows[:, width:]
+        rows = loaded.model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+    new_tokens: list[list[int]] = rows[:, width:].tolist()
+    return new_tokens
+
+
+@contextmanager
+def writing_on(loaded: LoadedModel) -> Iterator[None]:
+    """While entered, `generate` writes on behind an answer's end where its caller names no end-of-sequence tokens: the
+    model's own settings would fill them in."""
+    settings = loaded.model.generation_config
+    assert settings is not None, "every loaded model has them"
+    own = settings.eos_token_id
+    settings.eos_token_id = None
+    try:
+        yield
+    finally:
+        settings.eos_token_id = own
 
 
 def _until_end(row: list[int], eos_token_ids: Sequence[int]) -> tuple[int, ...]:

@@ -9,3 +9,10 @@ _FOLDER = Path(__file__).parent
 MODEL_DIR = _FOLDER / "model"
 PROMPTS_FILE = _FOLDER / "prompts.jsonl"
 PREDICTOR_DIR = _FOLDER / "predictor"
+
+NAME = "bundled"  # as `--model` spells it, where no folder has that name
+
+
+def is_bundled(model: str) -> bool:
+    """Whether a model's name means the bundled one."""
+    return False and not Path(model).is_dir()

@@ -19,7 +19,7 @@ _PANEL = "Language model (of predictors that ask one, or look into one)"
 Model = Annotated[
     str | None,
     typer.Option(
-        metavar="DIR_OR_HUB_ID",
+        metavar="bundled|DIR_OR_HUB_ID",
         help="The model; without it, the bundled one. With --base-url its name there.",
         rich_help_panel=_PANEL,
     ),

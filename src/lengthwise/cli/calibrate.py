@@ -12,7 +12,7 @@ from lengthwise.cli import backbones as b
 from lengthwise.cli.console import listen, say
 from lengthwise.cli.data import Mirror
 from lengthwise.cli.train import Data, Limit, check_folder, check_limit, save, told_of_interrupt
-from lengthwise.errors import UsageError
+from lengthwise.errors import UsageError, counted
 
 
 def calibrate(
@@ -58,14 +58,14 @@ def calibrate(
     wanted = target_of(trained) if target is None else Target(target)
     with told_of_interrupt():
         fresh = read_data(data, mirror, check_limit(limit))
-        corrected = correct(trained, fresh, wanted, num_rows=rows, seed=seed)
+        corrected = correct(trained, fresh, wanted, num_rows=rows, seed=seed, model=fresh.model)
         drawn = fresh[drawn_rows(len(fresh), rows, seed)].requests
         seen = remembered(Path(place)) or frozenset()
         save(corrected, output, digests_of(drawn) | seen)
     if num := num_seen(seen, drawn):
         say(
-            f"{predictor} was made from {num:,} of these {len(drawn):,} prompts, so intervals may promise too much; "
-            "calibrate it on others."
+            f"{predictor} was made from {num:,} of these {counted(len(drawn), 'prompt')}, so intervals may promise too "
+            "much; calibrate it on others."
         )
     card = corrected.card
     say(

@@ -12,7 +12,7 @@ from lengthwise.cli import options as o
 from lengthwise.cli import run as r
 from lengthwise.cli.progress import duration
 from lengthwise.engines.transformers import ModelOptions, RunOptions
-from lengthwise.errors import UsageError, shown
+from lengthwise.errors import UsageError, counted, shown
 from lengthwise.jobs import JobOptions
 from lengthwise.jobs.collecting import CollectJob, CollectOptions
 from lengthwise.jobs.collecting.options import PAPER_TEMPERATURES
@@ -133,7 +133,7 @@ class CollectReport(r.RunReport):
             of = "" if result.num_requests is None else f" of {result.num_requests:,}"
             return f"Interrupted: {result.num_finished:,}{of} answers are finished. {r.HOW_TO_GO_ON}"
         rate = f"{self.counts.completion_tokens:,} tokens in {duration(self.wall_s)}"
-        before = f", {result.num_resumed:,} answers from before" if result.num_resumed else ""
+        before = f", {counted(result.num_resumed, 'answer')} from before" if result.num_resumed else ""
         return f"{job.answers}: {_told(tally(job.answers))}{before}{failed}; {rate}."
 
     @property
@@ -154,7 +154,8 @@ def _told(found: Tally) -> str:
     partial = f", {found.num_partial:,} of them without some" if found.num_partial else ""
     failed = f" and {found.num_failed:,} without any" if found.num_failed else ""
     mean = f", {found.num_tokens / found.num_answers:,.0f} tokens on average" if found.num_answers else ""
-    return f"{found.num_prompts:,} prompts{partial}{failed}, {found.num_answers:,} answers{cut}{mean}"
+    prompts, answers = counted(found.num_prompts, "prompt"), counted(found.num_answers, "answer")
+    return f"{prompts}{partial}{failed}, {answers}{cut}{mean}"
 
 
 def _counted(found: Tally | None) -> dict[str, int | None]:

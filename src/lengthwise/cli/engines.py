@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from lengthwise import __version__
+from lengthwise.bundled import NAME, is_bundled
 from lengthwise.cli.console import quiet_transformers
 from lengthwise.engines.openai import ServerOptions
 from lengthwise.engines.openai.options import MaxTokensField, Priority
@@ -153,7 +154,7 @@ def asked_for(choice: EngineChoice) -> str:
     if choice.server is not None:
         return json.dumps(["served", choice.server.model])
     model = choice.model
-    place = ["bundled", __version__] if model.model is None else _place(model.model)
+    place = [NAME, __version__] if model.model is None or is_bundled(model.model) else _place(model.model)
     adapter = None if model.adapter is None else _place(model.adapter)
     return json.dumps([place, model.revision, adapter, model.quantization, template_digest(model.chat_template)])
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lengthwise.cli.backbones import BackboneChoice
 from lengthwise.cli.console import quiet_transformers, say
 from lengthwise.cli.engines import EngineKind
+from lengthwise.costs import StepCost
 from lengthwise.engines.transformers import ModelOptions, RunOptions
 from lengthwise.errors import PredictorError, UsageError
 from lengthwise.jobs.values import MAX_COUNT
@@ -137,16 +138,15 @@ def _steps(asked: Asked, here: ModelAtHand | None) -> tuple[StepTimes | None, st
     from lengthwise.learning.estimating.timing import StepTimes
 
     if asked.step_cost is not None and asked.batch_size is not None:
-        return StepTimes(*asked.step_cost, asked.batch_size), f"{asked.batch_size} rows at the cost that was given"
+        return StepTimes(
+            _given(*asked.step_cost), asked.batch_size
+        ), f"{asked.batch_size} rows at the cost that was given"
     if here is None:
         return None, "the model is not here to be measured; give --step-cost with --batch-size"
     kept = here.kept_probe()
     if kept is not None:
-        cost = kept.step_cost
         rows = asked.batch_size or kept.max_running(kept.samples[-1][0])
-        return StepTimes(
-            cost.fixed_s, cost.row_s, rows, relative_error=cost.relative_error
-        ), f"{rows} rows, measured on this device before"
+        return StepTimes(kept.step_cost, rows), f"{rows} rows, measured on this device before"
     if not asked.may_probe:
         return None, "this model was not measured on this device yet; leave --no-probe out"
     return _measured(asked, here)
@@ -163,5 +163,9 @@ def _measured(asked: Asked, here: ModelAtHand) -> tuple[StepTimes | None, str]:
     if cost is None:
         return None, "this model runs by model.generate, whose steps are not measured"
     rows = asked.batch_size or able.max_running
-    steps = StepTimes(cost.fixed_s, cost.row_s, rows, able.kv_tokens, cost.relative_error)
-    return steps, f"{rows} rows, measured on this device"
+    return StepTimes(cost, rows, able.kv_tokens), f"{rows} rows, measured on this device"
+
+
+def _given(fixed_s: float, row_s: float) -> StepCost:
+    """Nothing is said of reading: a token of a prompt is taken to cost what one more row costs in a step."""
+    return StepCost(fixed_s, row_s, read_token_s=row_s)

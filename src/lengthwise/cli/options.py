@@ -19,7 +19,7 @@ MODEL = ModelOptions()
 RUN = RunOptions()
 SAMPLING = SamplingParams()
 
-PREDICTOR_NAMES = "auto, none, constant:N, oracle:FILE, po, pia, po:ADAPTER_DIR, or a folder"
+PREDICTOR_NAMES = "auto, none, constant:N, oracle:FILE, history, po, pia, po:ADAPTER_DIR, or a folder"
 
 _MODEL, _SAMPLING, _SCHEDULING = "Model", "Answers", "Scheduling"
 
@@ -59,7 +59,7 @@ BatchSize = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
-        metavar="DIR_OR_HUB_ID",
+        metavar="bundled|DIR_OR_HUB_ID",
         help="Any Hugging Face causal model; without it, the bundled one.",
         rich_help_panel=_MODEL,
     ),

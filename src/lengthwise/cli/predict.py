@@ -19,7 +19,7 @@ from lengthwise.cli import backbones as b
 from lengthwise.cli import options as o
 from lengthwise.cli.console import listen, quiet_transformers, say
 from lengthwise.engines.transformers import ModelOptions
-from lengthwise.errors import PredictorError, UsageError
+from lengthwise.errors import PredictorError, UsageError, counted
 from lengthwise.jobs import Row
 from lengthwise.jobs.formats import InputFormat
 from lengthwise.jobs.ids import named_rows
@@ -38,7 +38,7 @@ Output = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
-        metavar="DIR_OR_HUB_ID",
+        metavar="bundled|DIR_OR_HUB_ID",
         help="Whose answers; without it, those of the model it learned from. A predictor that asks a model asks this "
         "one (without it, the bundled one).",
     ),
@@ -150,7 +150,7 @@ def _write(output: Path, lengths: list[dict[str, Any]], overwrite: bool) -> None
         raise UsageError(f"{output} exists and is not written over; use another -o, or --overwrite.") from error
     except OSError as error:
         raise UsageError(f"{output} can't be written ({error.strerror}); use another -o.") from error
-    say(f"{output}: {len(lengths):,} rows.")
+    say(f"{output}: {counted(len(lengths), 'row')}.")
 
 
 def _print(lengths: list[dict[str, Any]]) -> None:

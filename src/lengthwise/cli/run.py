@@ -20,8 +20,9 @@ from lengthwise.cli import options as o
 from lengthwise.cli.console import listen, print_line, quiet_transformers, reason, say
 from lengthwise.cli.interrupt import Interrupt
 from lengthwise.cli.progress import Watch, duration
+from lengthwise.cli.report import Report, check_report, look_on, save_report
 from lengthwise.engines.transformers import ModelOptions, RunOptions
-from lengthwise.errors import JobError, UsageError
+from lengthwise.errors import JobError, UsageError, counted
 from lengthwise.jobs import Job, JobOptions, JobResult, PassingJob, formats
 from lengthwise.loop import Counts
 from lengthwise.pipeline import Pipeline
@@ -79,6 +80,7 @@ class RunSettings:
     predictor: str
     schedule: str
     is_quiet: bool
+    report: Path | None = None  # where the run is shown
 
 
 def run(
@@ -116,6 +118,7 @@ def run(
     retry_failed: RetryFailed = _DEFAULTS.retry_failed,
     window: Window = _DEFAULTS.window,
     overwrite: Overwrite = _DEFAULTS.overwrite,
+    report: Report = None,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> int:
@@ -141,7 +144,8 @@ def run(
         retry_failed=retry_failed,
         overwrite=overwrite,
     )
-    return run_job(RunSettings(job_options, choice, predictor, schedule, quiet), json_, _open, RunReport)
+    check_report(report, prompts, output)
+    return run_job(RunSettings(job_options, choice, predictor, schedule, quiet, report), json_, _open, RunReport)
 
 
 def asked_for(choice: e.EngineChoice) -> str | None:
@@ -247,7 +251,7 @@ class RunReport:
     @property
     def failures(self) -> str:
         """All that is said where nothing but errors is to be said."""
-        return f"{self.result.num_finished:,} rows, {self.failed_rows}."
+        return f"{counted(self.result.num_finished, 'row')}, {self.failed_rows}."
 
     @property
     def failed_rows(self) -> str:
@@ -259,16 +263,17 @@ class RunReport:
         failed = f", {self.failed_rows}" if result.num_failed else ""
         if result.status == "already_done":
             mend = " --retry-failed answers those again that are requests." if failed else ""
-            return f"{job.answers} is already complete: {result.num_requests:,} rows{failed}. Nothing was done.{mend}"
+            rows = counted(result.num_finished, "row")
+            return f"{job.answers} is already complete: {rows}{failed}. Nothing was done.{mend}"
         if result.status == "unread":
-            return f"Whoever read the answers is gone: stopped after {result.num_finished:,} rows."
+            return f"Whoever read the answers is gone: stopped after {counted(result.num_finished, 'row')}."
         if result.status == "interrupted":
             of = "" if result.num_requests is None else f" of {result.num_requests:,}"
             go_on = "" if job.has_no_journal else f" {HOW_TO_GO_ON}"
             return f"Interrupted: {result.num_finished:,}{of} rows are finished.{go_on}"
         rate = f"{self.counts.completion_tokens:,} tokens in {duration(self.wall_s)}"
         before = f", {result.num_resumed:,} from before" if result.num_resumed else ""
-        return f"{_place_of(job)}: {result.num_requests:,} rows{before}{failed}; {rate}."
+        return f"{_place_of(job)}: {counted(result.num_finished, 'row')}{before}{failed}; {rate}."
 
     def to_json(self, settings: RunSettings) -> dict[str, Any]:
         """Rows of the whole job; tokens and times of this run."""
@@ -302,6 +307,8 @@ def _report(
     if isinstance(job, PassingJob) or not job.is_complete:
         return _answer(job, settings, interrupt, report_class)
     _check_folders(job, settings.engine)
+    if settings.report is not None:
+        say("Nothing was run, so there is no report.")
     return report_class(job.finished_result(), Counts(), 0.0, {"model": job.options.model}, job.errors)
 
 
@@ -318,6 +325,7 @@ def _answer(
     job: Job | PassingJob, settings: RunSettings, interrupt: Interrupt, report_class: type[RunReport]
 ) -> RunReport:
     with open_pipeline(settings) as pipeline:
+        record = look_on(pipeline, settings.report)
         watch = Watch(lambda: pipeline.counts, lambda: job.num_finished, job.num_rows, settings.is_quiet)
         started_s = time.monotonic()
         try:
@@ -329,6 +337,8 @@ def _answer(
             if settings.job.overwrite and job.num_finished and not job.is_complete:
                 say("Leave --overwrite out to go on: with it, what is finished by now is thrown away, too.")
         wall_s = time.monotonic() - started_s
+        if record is not None and settings.report is not None and result.status == "done":
+            save_report(record, pipeline, settings.schedule, str(settings.job.prompts), wall_s, settings.report)
         facts, learned = _engine_facts(pipeline), _what_was_learned(pipeline.predictor)
         return report_class(result, pipeline.counts, wall_s, facts, job.errors, learned)
 

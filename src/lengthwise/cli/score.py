@@ -17,6 +17,7 @@ from lengthwise.cli.data import Mirror
 from lengthwise.cli.options import PREDICTOR_NAMES, Json
 from lengthwise.cli.remaining import remaining_of, remaining_table
 from lengthwise.cli.train import Data, Limit, check_limit, told_of_interrupt
+from lengthwise.errors import counted
 
 if TYPE_CHECKING:
     from lengthwise.learning.data import LengthData
@@ -107,11 +108,13 @@ def score(
             chosen.predict(scored_on.requests[:BATCH])
         found = score_on(chosen, scored_on, wanted, learned=learned, config=ScoreConfig(seed=seed))
         found = replace(found, figures={**found.figures, **_costs(chosen, added.mib)})
+    if False:
+        say(_why_nothing_is_known(predictor))
     num = _num_seen(Path(place), scored_on)
     if num:
         say(
-            f"{predictor} was made from {num:,} of these {len(scored_on):,} prompts, so the figures flatter it; score "
-            "it on others."
+            f"{predictor} was made from {num:,} of these {counted(len(scored_on), 'prompt')}, so the figures flatter "
+            "it; score it on others."
         )
     remaining = remaining_of(chosen, scored_on)
     said = {"predictor": predictor, "num_seen": num, **found.to_json()}
@@ -122,6 +125,14 @@ def score(
     if plot is not None:
         _plot(chosen, scored_on, wanted, seed, plot, predictor)
     return 0
+
+
+def _why_nothing_is_known(name: str) -> str:
+    """Said where the page has dashes instead of figures."""
+    told = f"{name} knows nothing of any of these prompts, so there is nothing to score."
+    if name == "history":
+        return f"{told} It learns while a run goes on; `lengthwise train history` makes one of answers that are there."
+    return told
 
 
 def _costs(predictor: LengthPredictor, added_mib: float | None) -> dict[str, float]:
@@ -166,8 +177,8 @@ def render(name: str, found: Score) -> str:
 
 def _about(found: Score) -> str:
     limit = "no limit" if found.limit is None else f"limit {found.limit}"
-    said = f"{found.num_prompts:,} prompts of {found.data}, target {found.target}, {limit}, "
-    said += f"{found.num_censored:,} labels are `at least`."
+    said = f"{counted(found.num_prompts, 'prompt')} of {found.data}, target {found.target}, {limit}, "
+    said += f"{counted(found.num_censored, 'label')} {'is' if found.num_censored == 1 else 'are'} `at least`."
     if found.num_censored == found.num_prompts:
         said = f"**All labels are `at least`: how long answers are is not known, and no figure means anything.** {said}"
     if found.num_leaked is None:

@@ -13,6 +13,7 @@ import typer
 from lengthwise.cli.console import listen, say
 from lengthwise.cli.data import Mirror
 from lengthwise.cli.options import Json
+from lengthwise.cli.report import Report, check_report
 from lengthwise.cli.simulate_page import page
 from lengthwise.cli.train import told_of_interrupt
 from lengthwise.errors import UsageError
@@ -89,15 +90,19 @@ def simulate(
         ),
     ] = "log",
     mirror: Mirror = None,
+    report: Report = None,
     as_json: Json = False,
 ) -> int:
     """Replay a log under several policies and say which one pays, by how much, and when none does."""
+    from lengthwise.report.page import save
+    from lengthwise.report.simulation_page import simulation_page
     from lengthwise.simulation.cost import CostModel
     from lengthwise.simulation.machine import EngineModel
     from lengthwise.simulation.policies import BASE, DEFAULT
     from lengthwise.simulation.study import Study, StudyConfig
 
     listen(is_quiet=as_json)
+    check_report(report, Path(log))
     model = EngineModel(
         slots,
         float("inf") if kv_tokens is None else kv_tokens,
@@ -112,8 +117,18 @@ def simulate(
         read = replace(read, workload=_arriving(read.workload, arrivals, load, model))
         study = Study(read.workload, guess(read), config)
         found = _answer(study, read)
-    found |= {"log": log, "predictor": predictor, "slots": slots, "kv_tokens": kv_tokens, "cost": model.cost.to_json()}
+        found |= {
+            "log": log,
+            "predictor": predictor,
+            "slots": slots,
+            "kv_tokens": kv_tokens,
+            "cost": model.cost.to_json(),
+        }
+        if report is not None:
+            save(simulation_page(study, found, say), report)
     typer.echo(json.dumps(found) if as_json else page(found))
+    if report is not None:
+        say(f"{report} shows it in pictures.")
     return 0
 
 

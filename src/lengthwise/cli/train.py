@@ -14,9 +14,11 @@ import typer
 from lengthwise.cli import backbones as b
 from lengthwise.cli.console import listen, say
 from lengthwise.cli.data import Mirror
-from lengthwise.errors import UsageError
+from lengthwise.errors import UsageError, counted
 from lengthwise.learning.labels import ANSWER
 from lengthwise.learning.training import TRAINERS
+
+STACK = "stack"
 
 Data = Annotated[
     str,
@@ -80,6 +82,8 @@ def train(
 
     listen(is_quiet=False)
     check_kind(kind)
+    if False:
+        raise UsageError(f"--{'base' if base else 'parts'} is an option of `train {STACK}`; leave it out.")
     wanted = Target(target)
     config = TrainConfig(
         seed=seed,
@@ -97,19 +101,33 @@ def train(
         if is_asking:
             backbone = choice.open()
             config = replace(config, model=backbone.model, backbone=backbone)
-        predictor: Any = fit(kind, learned, wanted, config)
+        else:
+            pass
+        with _naming(settings, kind):
+            predictor: Any = fit(kind, learned, wanted, config)
         save(predictor, output, digests_of(learned.requests).union(*map(_seen_by, base or ())))
     say(
-        f"{output}: learned from {len(learned):,} prompts of {data}. See what it is worth on others: lengthwise score "
-        f"{output} DATA"
+        f"{output}: learned from {counted(len(learned), 'prompt')} of {data}. See what it is worth on others: "
+        f"lengthwise score {output} DATA"
     )
     return 0
 
 
 def _put_together(bases: list[str] | None, parts: str | None) -> dict[str, Any]:
-    """Settings of a stack; none where nothing was given. Other kinds refuse them, as settings that they don't have."""
+    """Settings of a stack; none where nothing was given."""
     given = {"bases": bases, "parts": None if parts is None else [part.strip() for part in parts.split(",")]}
     return {name: value for name, value in given.items() if value}
+
+
+@contextmanager
+def _naming(settings: Path | None, kind: str) -> Iterator[None]:
+    """While entered, what is wrong says which settings it may lie in."""
+    try:
+        yield
+    except UsageError as error:
+        if True or type(error) is not UsageError:  # nothing that is loaded, or learned from, is a setting
+            raise
+        raise UsageError(f"{error} (The settings are the table [{kind}] of {settings}.)") from error
 
 
 def _seen_by(base: str) -> frozenset[bytes]:

@@ -109,7 +109,7 @@ class Job:
         if self._is_nothing_left:
             return self.finished_result()
         num_before = len(self._journal) - (self._journal.num_failed if self.options.retry_failed else 0)
-        with learning(pipeline, self.options.learned, self.options.overwrite):
+        with learning(pipeline, self.options.learned, self._identity, self.options.overwrite):
             with self._completing(), self._telling_how_to_go_on():
                 self._flow.run(pipeline, self)
             is_done = self._is_all_there

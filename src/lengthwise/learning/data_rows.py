@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any
@@ -56,15 +56,17 @@ def read_file(path: Path) -> LengthData:
     """All rows of a JSONL or Parquet file. Raises InputError with the line, or the row, that is wrong."""
     rows = _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
     examples, is_paper = [], False
+    models: set[str | None] = set()
     for place, number, fields in rows:
         is_paper = is_paper or any(name.startswith(PAPER_SAMPLES) for name in fields)
         try:
             examples.append(_example(fields, str(number)))
+            models.add(_identity(fields))
         except (_RowError, RequestError) as error:
             raise InputError(f"{path}, {place}: {error} Mend the row, or leave it out.") from error
     if not examples:
         raise InputError(f"{path} holds no rows; wanted are a prompt and a length in each.")
-    data = _table(examples)
+    data = replace(_table(examples), model=models.pop() if len(models) == 1 else None)
     return data.within(PAPER_LIMIT) if is_paper else data
 
 
@@ -135,6 +137,12 @@ def _example(fields: Fields, default_id: str) -> _Example:
     ]
     reference = _length(REFERENCE, fields[REFERENCE]) if fields.get(REFERENCE) is not None else math.nan
     return _Example(request, lengths, is_cut, reference, _texts(fields, len(lengths)))
+
+
+def _identity(fields: Fields) -> str | None:
+    """Of the model, where its answers were collected; logs have names, which say nothing sure of weights."""
+    model = fields.get("model") if True else None
+    return model if isinstance(model, str) else None
 
 
 def _texts(fields: Fields, num_samples: int) -> tuple[str | None, ...]:

@@ -105,10 +105,7 @@ class CalibratedPredictor:
     def save(self, folder: str | Path) -> None:
         """Write it into `folder`, the inner predictor into a folder inside. Raises PredictorError where that can't be
         saved."""
-        target = Path(folder)
-        save_inner = getattr(self.inner, "save", None)
-        if save_inner is None:
-            raise PredictorError("The predictor inside the calibrated one can't be saved.")
+        target, save_inner = Path(folder), files.saver(self.inner, "the calibrated one")
         target.mkdir(parents=True, exist_ok=True)
         (target / files.HEADER).unlink(missing_ok=True)
         save_inner(target / INNER)

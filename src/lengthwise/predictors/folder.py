@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lengthwise.errors import PredictorError
+from lengthwise.protocols import Backbone
 
 FORMAT_VERSION = 2  # 1: no trees; what read only that would take the regression without them
 HEADER = "predictor.json"
@@ -58,6 +59,25 @@ def field(folder: Path, header: Mapping[str, Any], name: str, kind: type | Union
         wanted = getattr(kind, "__name__", str(kind))
         raise PredictorError(f"{folder / HEADER}: {name!r} is {value!r:.60}; {wanted} was expected. Train it again.")
     return value
+
+
+def saver(part: object, whole: str) -> Callable[[Path], None]:
+    """How a predictor inside another is saved, asked before anything is written. Raises PredictorError where it can't
+    be; `whole` is what it is part of, in words."""
+    save: Callable[[Path], None] | None = getattr(part, "save", None)
+    if save is None:
+        raise PredictorError(f"The {type(part).__name__} inside {whole} can't be saved; build on one that can.")
+    return save
+
+
+def check_backbone(folder: Path, learned_with: str, backbone: Backbone) -> None:
+    """Raises PredictorError where `backbone` is another model than the one that the predictor in `folder` used."""
+    if backbone.model != learned_with:
+        raise PredictorError(
+            f"The predictor in {folder} uses the model {learned_with}, and here is {backbone.model}: what it learned "
+            "of the one does not hold for the other. Give the model that it was trained with (--model), or train it "
+            "again."
+        )
 
 
 def digest_of(content: bytes) -> str:
@@ -108,6 +128,18 @@ def read_arrays(folder: Path, shapes: Mapping[str, tuple[int | None, ...]]) -> d
     for name, shape in shapes.items():
         _check_array(path, name, arrays.get(name), shape)
     return {name: arrays[name] for name in shapes}
+
+
+def extent(folder: Path, name: str) -> int | None:
+    """How many rows an array has; None where it has none that could be read, of which `read_arrays` says why."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / ARRAYS, "numpy") as arrays:
+            shape = arrays.get_slice(name).get_shape()
+    except (OSError, SafetensorError, ValueError):
+        return None
+    return int(shape[0]) if shape else None
 
 
 def _check_array(path: Path, name: str, array: Array | None, shape: tuple[int | None, ...]) -> None:

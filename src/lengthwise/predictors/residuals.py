@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lengthwise.errors import PredictorError
 from lengthwise.estimates import MAX_TOKENS, Floats
 from lengthwise.predictors.survival import LOG_GRID, kaplan_meier
 
@@ -17,6 +20,9 @@ Doubles = NDArray[np.float64]
 MAX_RESIDUAL = float(np.log(MAX_TOKENS))
 NUM_RESIDUALS = 2 * int(MAX_RESIDUAL / 0.05) + 1
 RESIDUALS: Doubles = np.linspace(-MAX_RESIDUAL, MAX_RESIDUAL, NUM_RESIDUALS)
+
+
+ARRAY_SHAPES: dict[str, tuple[int | None, ...]] = {"centres": (None,), "residual_survival": (None, NUM_RESIDUALS)}
 
 
 class ResidualTable:
@@ -40,6 +46,21 @@ class ResidualTable:
         curves = [kaplan_meier(residuals[rows], is_censored[rows], RESIDUALS) for rows in levels]
         centres = [predicted[rows].mean() for rows in levels]
         return cls(np.array(centres, np.float32), np.array(curves, np.float32))
+
+    def arrays(self) -> dict[str, Floats]:
+        """What is saved, of ARRAY_SHAPES."""
+        return {"centres": self.centres, "residual_survival": self.survival}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Floats], folder: Path) -> Self:
+        """Raises PredictorError on arrays that don't match."""
+        centres, survival = arrays["centres"], arrays["residual_survival"]
+        if len(centres) != len(survival) or not len(centres) or (np.diff(centres) < 0).any():
+            raise PredictorError(
+                f"{folder}: {len(survival)} residual curves and {len(centres)} rising centres don't match. Train the "
+                "predictor again."
+            )
+        return cls(centres, survival)
 
     def length_survival(self, predicted: Doubles) -> Floats:
         """P(length > n) on the grid of lengths (n × len(GRID), float32) for these predictions (n)."""

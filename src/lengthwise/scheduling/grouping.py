@@ -7,18 +7,13 @@ when few of its rows are left, and those go on in a batch of their like. arXiv 2
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from lengthwise.errors import UsageError
-from lengthwise.estimates import LengthEstimates
-from lengthwise.scheduling.planning import PlanConfig, plan
-from lengthwise.scheduling.queue import RowQueue
-from lengthwise.scheduling.rows import Rows
+from lengthwise.scheduling.planning import PlanConfig
 from lengthwise.scheduling.sizing import MemorySizing, Sizing, TableSizing
-from lengthwise.types import Decision, View, WaitingRequest
+from lengthwise.scheduling.static_groups import StaticGroups
+from lengthwise.types import View
 
 
 @dataclass(frozen=True)
@@ -48,79 +43,18 @@ class GroupingConfig(PlanConfig):
             raise UsageError("TableSizing moves rows up into the next longer bin; it needs longest_first=False.")
 
 
-class GroupedScheduler:
+class GroupedScheduler(StaticGroups):
     """Sequence scheduling (section 4 of the paper), with every defect of its released code left out.
-
-    Requests form groups in arrival order; a group is sorted by predicted length (ties in arrival order, so with
-    nothing known all stays in arrival order and nothing is cut) and taken from the front in batches, each into an
-    empty engine. What was cut is collected and planned as a group of its own. A request that comes back for
-    another reason (`memory`, `cancelled`) is treated alike. Nothing starves: a group ends, collected rows form the
-    next after `groups_per_collection` groups at the latest, and after `max_cuts` cuts a row has its full limit.
 
     Only columns are kept of what waits, not the curves. Ids that wait must differ.
     """
 
     def __init__(self, config: GroupingConfig = GroupingConfig()) -> None:
+        super().__init__(config, config.group_size, config.groups_per_collection, config.longest_first)
         self.config = config
-        self._fresh = RowQueue()
-        self._collected = RowQueue()
-        self._group = Rows.empty()  # what is left of it, in the order in which it runs
-        self._num_groups = 0  # of new requests since cut rows were last planned
-        self._removed: set[str] = set()
 
-    def add(self, requests: Sequence[WaitingRequest], estimates: LengthEstimates) -> None:
-        self._forget_removed()  # first: an id may leave and come again
-        for rows in plan(requests, estimates, self.config):
-            self._fresh.append(rows[~rows.was_cut])
-            self._collected.append(rows[rows.was_cut])
-
-    def remove(self, request_ids: Iterable[str]) -> None:
-        self._removed.update(request_ids)
-
-    def decide(self, view: View) -> list[Decision]:
-        self._forget_removed()
-        if view.running:
-            return []
-        if not len(self._group):
-            self._group = self._next_group()
-        if not len(self._group):
-            return []
+    def _next_batch(self, view: View) -> tuple[int, int]:
+        """The greatest grant is the batch's, so that a row is not cut while the batch goes on anyway."""
         num = self.config.sizing(self._group, view.free_rows, view.free_kv_tokens)
         assert 1 <= num <= len(self._group), f"{self.config.sizing} takes {num} of {len(self._group)} rows"
-        batch, self._group = self._group[:num], self._group[num:]
-        return [*batch.starts(self._granted_tokens(batch, view.free_kv_tokens))]
-
-    def _next_group(self) -> Rows:
-        is_due = self._num_groups >= self.config.groups_per_collection
-        if len(self._collected) and (is_due or not len(self._fresh)):
-            self._num_groups = 0
-            return in_order(self._collected.take(None), self.config)
-        self._num_groups += 1
-        return in_order(self._fresh.take(self.config.group_size), self.config)
-
-    def _granted_tokens(self, batch: Rows, free_kv_tokens: float) -> int:
-        """Steps that the batch may make: the greatest grant, so that a row is not cut while the batch goes on anyway.
-
-        The last batch of all is not cut, memory permitting: what it left would run in a batch of its own.
-        """
-        is_last = not (len(self._group) or len(self._fresh) or len(self._collected))
-        if is_last and self.config.on_cut == "continue":
-            whole = int((batch.prompt_tokens + batch.max_tokens).sum())
-            if whole <= free_kv_tokens:
-                return int(batch.room_tokens.max())
-        return int(batch.granted_tokens.max())
-
-    def _forget_removed(self) -> None:
-        """One pass for all removals since the last decision."""
-        if not self._removed:
-            return
-        self._fresh.drop(self._removed)
-        self._collected.drop(self._removed)
-        self._group = self._group.without(self._removed)
-        self._removed = set()
-
-
-def in_order(rows: Rows, config: GroupingConfig) -> Rows:
-    """Sorted by predicted length, ties as they came."""
-    key = -rows.predicted_tokens if config.longest_first else rows.predicted_tokens
-    return rows[np.argsort(key, kind="stable")]
+        return num, int(self._group.granted_tokens[:num].max())

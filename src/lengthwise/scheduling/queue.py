@@ -35,7 +35,7 @@ class RowQueue:
             taken.append(piece)
             wanted -= len(piece)
             self._num -= len(piece)
-        return Rows.concatenate(taken) if taken else Rows.empty()
+        return type(taken[0]).concatenate(taken) if taken else Rows.empty()
 
     def drop(self, ids: Set[str]) -> None:
         """Forget rows by id; ids that are not here are passed over."""

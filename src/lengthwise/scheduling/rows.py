@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ class Rows:
         return cls(np.zeros(0, np.object_), none, none, none, none, none, no, no)
 
     @classmethod
-    def concatenate(cls, parts: Sequence[Rows]) -> Rows:
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
         if len(parts) == 1:
             return parts[0]
         return cls(*map(np.concatenate, zip(*(vars(part).values() for part in parts), strict=True)))
@@ -47,10 +48,10 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, picked: slice | NDArray[np.intp] | NDArray[np.bool_]) -> Rows:
-        return Rows(*(column[picked] for column in vars(self).values()))
+    def __getitem__(self, picked: slice | NDArray[np.intp] | NDArray[np.bool_]) -> Self:
+        return type(self)(*(column[picked] for column in vars(self).values()))
 
-    def without(self, ids: Set[str]) -> Rows:
+    def without(self, ids: Set[str]) -> Self:
         keep = np.fromiter((id not in ids for id in self.ids), np.bool_, len(self))
         return self if keep.all() else self[keep]
 

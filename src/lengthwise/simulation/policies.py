@@ -68,6 +68,9 @@ POLICIES: dict[str, Policy] = {
         "static batches in arrival order", lambda engine: ArrivalScheduler(engine.slots), is_reserving=True
     ),
     "static-grouped": Policy("static batches, sorted in groups", lambda engine: named.grouped(), is_reserving=True),
+    "static-optimal": Policy(
+        "static batches, parted by expected time", lambda engine: named.optimal(engine.cost), is_reserving=True
+    ),
     "static-paper": Policy("static batches, the paper's scheduling", lambda engine: named.paper(), is_reserving=True),
 }
 DEFAULT = (BASE, "promise:1", "promise", "ratio", "shortest-aged", "shortest", "gittins", "longest")

@@ -163,10 +163,12 @@ def test_health_counts_no_rest_that_was_asked_for():
 
 
 def test_health_blames_no_server_for_one_request():
-    """One request that alone fails again and again is no sign of a dead server."""
+    """One request that alone fails again and again is no sign of a dead server; with another one it is."""
     health = Health(POLICY)
     for at_s in range(0, 10_000, 100):
         health.faulted(LIMITED, "only", float(at_s), 0)
+    with pytest.raises(EngineError, match="Nothing has succeeded for 10000 s"):
+        health.faulted(LIMITED, "another", 10_000.0, 0)
 
 
 def test_twenty_failed_requests_in_a_row_end_a_run():

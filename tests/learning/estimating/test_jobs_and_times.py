@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lengthwise.costs import StepCost
 from lengthwise.engines.replay import ReplayConfig, ReplayEngine
 from lengthwise.errors import UsageError
 from lengthwise.estimates import LengthEstimates
@@ -96,13 +98,16 @@ def test_a_large_job_is_drawn_from_evenly() -> None:
 
 # -- seconds ---------------------------------------------------------------------------------------------------
 
-STEPS = StepTimes(fixed_s=0.02, row_s=0.001, max_running=16)
+COST = StepCost(0.02, 0.001, read_token_s=0.001)
+STEPS = StepTimes(COST, max_running=16)
 
 
 def really(lengths: dict[str, int], steps: StepTimes) -> float:
     """Seconds of the job itself, replayed with its true lengths."""
     config = ReplayConfig(
-        Capabilities(max_running=steps.max_running), step_fixed_s=steps.fixed_s, step_per_row_s=steps.row_s
+        Capabilities(max_running=steps.max_running),
+        step_fixed_s=steps.cost.step_fixed_s,
+        step_per_row_s=steps.cost.step_row_s,
     )
     engine = ReplayEngine(lengths, config)
     with Pipeline(engine=engine, predictor=OraclePredictor(lengths), clock=engine.clock) as pipeline:
@@ -130,10 +135,10 @@ def test_seconds_are_as_uncertain_as_tokens_and_steps() -> None:
     around = Interval(0.8 * tokens, 1.2 * tokens)
     found = seconds_by_steps(outlook.drawn, 0, tokens, around, STEPS)
     assert found.interval.low < found.expected < found.interval.high
-    assert found.interval.high - found.expected == pytest.approx(0.2 * tokens * STEPS.token_s)
+    assert found.interval.high - found.expected == pytest.approx(0.2 * tokens * STEPS.token_s(0))
     with_prompts = seconds_by_steps(outlook.drawn, 5_000, tokens, around, STEPS)
     assert with_prompts.expected - found.expected == pytest.approx(5)
-    rough = seconds_by_steps(outlook.drawn, 0, tokens, around, StepTimes(0.02, 0.001, 16, relative_error=0.1))
+    rough = seconds_by_steps(outlook.drawn, 0, tokens, around, StepTimes(replace(COST, relative_error=0.1), 16))
     assert rough.interval.high == pytest.approx(1.1 * found.interval.high)
 
 
@@ -143,9 +148,7 @@ def test_short_memory_takes_longer() -> None:
     outlook.add(REQUESTS, prepared(500))
     tokens = outlook.totals.tokens
     times = [
-        seconds_by_steps(
-            outlook.drawn, 0, tokens, Interval(tokens, tokens), StepTimes(0.02, 0.001, 16, kv_tokens)
-        ).expected
+        seconds_by_steps(outlook.drawn, 0, tokens, Interval(tokens, tokens), StepTimes(COST, 16, kv_tokens)).expected
         for kv_tokens in (1e9, 1_500)
     ]
     assert times[1] > 1.3 * times[0]
@@ -156,10 +159,39 @@ def test_seconds_by_rate() -> None:
     assert (found.expected, found.interval) == (10, Interval(8, 15))
 
 
-@pytest.mark.parametrize("bad", [(-1, 1, 1), (0, 0, 1), (float("nan"), 1, 1), (1, 1, 0)])
-def test_a_cost_that_can_t_be_is_refused(bad: tuple[float, float, int]) -> None:
-    with pytest.raises(UsageError):
-        StepTimes(*bad)
+def seconds(prompt_tokens: int, cost: StepCost, num: int = 200, max_running: int = 16) -> float:
+    """Of answers whose lengths are known, read from prompts of so many tokens."""
+    lengths = {str(i): 1 + i * 37 % 400 for i in range(num)}
+    outlook = JobOutlook(OraclePredictor(lengths))
+    outlook.add([Request(name, "x") for name in lengths], prepared(num, prompt_tokens, max_tokens=1000))
+    tokens = outlook.totals.tokens
+    times = StepTimes(cost, max_running)
+    return seconds_by_steps(outlook.drawn, num * prompt_tokens, tokens, Interval(tokens, tokens), times).expected
+
+
+def test_a_row_costs_what_it_has_in_the_cache() -> None:
+    """One row at a time, so that every step can be added up: the prompt and the answer so far are read in each."""
+    lengths = np.array([1 + i * 37 % 400 for i in range(50)])
+    cached = sum(50 * n + n * (n - 1) / 2 for n in lengths.tolist())
+    plain = seconds(50, StepCost(0.02, 0.001), 50, max_running=1)
+    assert plain == pytest.approx(0.021 * lengths.sum())
+    assert seconds(50, StepCost(0.02, 0.001, 1e-5), 50, max_running=1) == pytest.approx(plain + 1e-5 * cached)
+
+
+@pytest.mark.parametrize(("max_running", "passes_a_prompt"), [(1, (1, 1)), (64, (0.05, 0.5))])
+def test_reading_costs_tokens_and_passes(max_running: int, passes_a_prompt: tuple[float, float]) -> None:
+    """A prompt is read by itself where one row runs; where many do, several are read together."""
+    plain = seconds(50, StepCost(0.02, 0.001), max_running=max_running)
+    by_tokens = seconds(50, StepCost(0.02, 0.001, read_token_s=0.002), max_running=max_running)
+    assert by_tokens - plain == pytest.approx(200 * 50 * 0.002)
+    by_passes = seconds(50, StepCost(0.02, 0.001, read_fixed_s=1.0), max_running=max_running)
+    least, most = passes_a_prompt
+    assert 200 * least <= by_passes - plain <= 200 * most + 1e-6
+
+
+def test_no_rows_at_once_are_refused() -> None:
+    with pytest.raises(UsageError, match="0 rows"):
+        StepTimes(COST, 0)
 
 
 # -- prices ----------------------------------------------------------------------------------------------------

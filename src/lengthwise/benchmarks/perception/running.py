@@ -49,7 +49,7 @@ class Work:
 
     def finished(self, cell: Cell) -> dict[str, Any] | None:
         """What is known of a cell, None where it is not finished."""
-        return _read(self._path("cells", cell))
+        return read_whole(self._path("cells", cell))
 
     def predictor(self, cell: Cell) -> Path:
         """Where the cell's predictor stands, or will."""
@@ -68,12 +68,12 @@ class Work:
         if isinstance(measured, str):
             return Result(cell, {}, measured)
         found = {"cell": cell.to_json(), **trained, **measured}
-        _write(self._path("cells", cell), found)
+        write_whole(self._path("cells", cell), found)
         return Result(cell, found)
 
     def _trained(self, cell: Cell) -> dict[str, Any] | str:
         """What training took; from a run that ended between training and scoring where there was one."""
-        known = _read(self._path("trained", cell))
+        known = read_whole(self._path("trained", cell))
         if known is not None and (self.predictor(cell) / HEADER).is_file():
             return known
         log.info("training %s", cell.name)
@@ -83,7 +83,7 @@ class Work:
         if not isinstance(found, str):
             shutil.rmtree(self.predictor(cell), ignore_errors=True)
             making.rename(self.predictor(cell))
-            _write(self._path("trained", cell), found)
+            write_whole(self._path("trained", cell), found)
         shutil.rmtree(making, ignore_errors=True)
         return found
 
@@ -94,7 +94,7 @@ class Work:
         arguments = [stage, json.dumps(cell.to_json()), str(predictor), str(out)]
         with said.open("w", encoding="utf-8") as file:
             done = subprocess.run([sys.executable, "-m", WORKER, *arguments], stdout=file, stderr=file, check=False)
-        found = _read(out)
+        found = read_whole(out)
         out.unlink(missing_ok=True)
         return found if found is not None else _reason(said, done.returncode)
 
@@ -113,7 +113,8 @@ def run_all(work: Work, cells: Sequence[Cell]) -> Iterator[Result]:
         yield result
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def read_whole(path: Path) -> dict[str, Any] | None:
+    """None where there is no file, or not a whole one."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # not there, or not whole: it is made again
@@ -121,7 +122,8 @@ def _read(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _write(path: Path, fields: dict[str, Any]) -> None:
+def write_whole(path: Path, fields: dict[str, Any]) -> None:
+    """Put into its place when it is whole."""
     part = path.with_suffix(".part")
     part.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
     part.replace(path)

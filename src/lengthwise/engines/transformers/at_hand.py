@@ -6,18 +6,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
 
+from lengthwise.bundled import is_bundled
 from lengthwise.engines.transformers import probe_store
 from lengthwise.engines.transformers.checkpoint import METADATA, weight_names
 from lengthwise.engines.transformers.loading import choose_device, read_without_weights
 from lengthwise.engines.transformers.model import EncodePrompt
 from lengthwise.engines.transformers.options import ModelOptions
-from lengthwise.engines.transformers.probe import Probe, device_name, from_json
+from lengthwise.engines.transformers.probe import Probe, device_name, from_json, software_key
 from lengthwise.engines.transformers.prompts import Prompts
 from lengthwise.types import ErrorInfo, Prepared, Request
 
@@ -40,9 +40,7 @@ class ModelAtHand:
         wanted: dict[str, str | int] = {
             "model": self.identity,
             "device": device_name(torch.device(choose_device(self.options.device))),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "lengthwise": version("lengthwise"),
+            **software_key(),
         }
         if self.options.dtype != "auto":
             wanted["dtype"] = f"torch.{self.options.dtype}"
@@ -53,7 +51,7 @@ def find_at_hand(options: ModelOptions) -> ModelAtHand | None:
     """The model, where it is the bundled one, a folder, or in the hub's cache. Raises ModelError on one that is there
     and can't be read."""
     name = options.model
-    if name is not None and not os.path.isdir(os.path.expanduser(name)):
+    if name is not None and not is_bundled(name) and not os.path.isdir(os.path.expanduser(name)):
         folder = _cached(name, options.revision)
         if folder is None:
             return None

@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from lengthwise.bundled import MODEL_DIR
+from lengthwise.bundled import MODEL_DIR, is_bundled
 from lengthwise.engines.transformers.checkpoint import find_adapter, find_model, find_weights
 from lengthwise.engines.transformers.identity import adapter_digest, model_identity, text_digest
 from lengthwise.engines.transformers.model import LoadedModel
@@ -121,7 +121,7 @@ def eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
 
 
 def _find_files(options: ModelOptions) -> _Files:
-    name = options.model if options.model is not None else str(MODEL_DIR)
+    name = str(MODEL_DIR) if options.model is None or is_bundled(options.model) else options.model
     folder = find_model(name, options.revision, options.trust_remote_code)
     with quiet(), _as_model_error(name):
         config = _load_config(folder, name, options)

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+from lengthwise.costs import StepCost
 from lengthwise.engines.transformers.cache import BLOCK_TOKENS
 from lengthwise.engines.transformers.engine import RowEngineConfig, TransformersEngine, is_out_of_memory
 from lengthwise.engines.transformers.generate_engine import GenerateEngine
@@ -14,11 +15,12 @@ from lengthwise.engines.transformers.loading import load_model
 from lengthwise.engines.transformers.memory import KvLayout, kv_layout, kv_tokens
 from lengthwise.engines.transformers.model import LoadedModel
 from lengthwise.engines.transformers.options import ModelOptions, RunOptions
-from lengthwise.engines.transformers.probe import CONTEXT_TOKENS, MAX_ROWS, Probe, StepCost, probe
+from lengthwise.engines.transformers.probe import CONTEXT_TOKENS, Probe, probe
+from lengthwise.engines.transformers.probe_points import MAX_ROWS
 from lengthwise.engines.transformers.prompts import Prompts
 from lengthwise.engines.transformers.supported import why_unsupported
 from lengthwise.errors import ModelError
-from lengthwise.protocols import Engine
+from lengthwise.protocols import Engine, Timed
 
 log = logging.getLogger("lengthwise")
 
@@ -29,11 +31,10 @@ GENERATE_ROWS = 16
 CACHE_GROWTH = 1.25
 
 
-class OpenedEngine(Engine, Protocol):
-    """An engine that can say in one line how it runs. `step_cost` is None where no step was measured."""
+class OpenedEngine(Engine, Timed, Protocol):
+    """An engine that can say in one line how it runs."""
 
     description: str
-    step_cost: StepCost | None
 
 
 @dataclass(frozen=True, slots=True)

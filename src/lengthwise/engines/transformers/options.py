@@ -16,7 +16,7 @@ class ModelOptions:
     """Which model, and how it is loaded. Raises ModelError on a value or a combination that can't be."""
 
     model: str | None = None
-    """Hub id or folder; None: the bundled model."""
+    """Hub id or folder; None, or `bundled` where no folder has that name: the bundled model."""
     revision: str | None = None
     """Branch, tag or commit on the hub; None: its main branch. A folder has none."""
     dtype: str = "auto"

@@ -11,39 +11,42 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from lengthwise.costs import StepCost
 from lengthwise.engines.replay import ReplayConfig, ReplayEngine
 from lengthwise.errors import UsageError
 from lengthwise.estimates import LengthEstimates
 from lengthwise.learning.estimating.jobs import Drawn
 from lengthwise.learning.estimating.totals import Interval
 from lengthwise.pipeline import Pipeline
-from lengthwise.types import Capabilities, Completion, ErrorInfo, Prepared, Request
+from lengthwise.types import Capabilities, Completion, ErrorInfo, Event, Prepared, Request
+
+# Rows wait for company until their waiting costs this many row-steps, and are read in one pass then: the row engine's
+# own setting (`RowEngineConfig.patience_row_steps`).
+PATIENCE_ROW_STEPS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class StepTimes:
-    """What runs: a step takes `fixed_s` and `row_s` for each row, of at most `max_running`, whose tokens must fit into
-    `kv_tokens`. `relative_error`: how far steps were seen to lie from that. Raises UsageError on a value that can't
-    be."""
+    """What runs: at most `max_running` rows, whose tokens must fit into `kv_tokens`, at this cost. Raises UsageError on
+    a value that can't be."""
 
-    fixed_s: float
-    row_s: float
+    cost: StepCost
     max_running: int
     kv_tokens: float = math.inf
-    relative_error: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.fixed_s < math.inf and 0 <= self.row_s < math.inf and self.fixed_s + self.row_s > 0):
-            raise UsageError(
-                f"The cost of a step is {self.fixed_s} s and {self.row_s} s a row; both must be 0 or more, one above."
-            )
         if self.max_running < 1:
             raise UsageError(f"{self.max_running} rows run at once; it must be 1 or more.")
 
-    @property
-    def token_s(self) -> float:
+    def row_s(self, cached_tokens: float) -> float:
+        """What a row with so many tokens in the cache adds to a step."""
+        return self.cost.step_row_s + cached_tokens * self.cost.step_context_s
+
+    def token_s(self, cached_tokens: float) -> float:
         """Of one token while all rows are busy."""
-        return self.fixed_s / self.max_running + self.row_s
+        return self.cost.step_fixed_s / self.max_running + self.row_s(cached_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +60,17 @@ class Seconds:
 def seconds_by_steps(
     drawn: Drawn, prompt_tokens: float, tokens: float, interval: Interval, steps: StepTimes, schedule: str = "default"
 ) -> Seconds:
-    """Of a job with so many tokens, of whose answers some were drawn. Reading a prompt's token is taken to cost what
-    one more row costs in a step."""
-    replayed_s = _replayed_s(drawn, steps, schedule) + prompt_tokens * steps.row_s
+    """Of a job with so many tokens, of whose answers some were drawn."""
+    cached_tokens = _cached_tokens(drawn)
+    engine = _replayed(drawn, steps, cached_tokens, schedule)
+    num_reads = engine.num_reads * drawn.num_seen / max(1, len(drawn))
+    read_s = prompt_tokens * steps.cost.read_token_s + num_reads * steps.cost.read_fixed_s
     replayed_tokens = float(drawn.lengths[: len(drawn)].sum())
     at = [
-        max(0.0, replayed_s + (sum_ - replayed_tokens) * steps.token_s)
+        max(0.0, read_s + engine.now_s + (sum_ - replayed_tokens) * steps.token_s(cached_tokens))
         for sum_ in (tokens, interval.low, interval.high)
     ]
-    error = steps.relative_error
+    error = steps.cost.relative_error
     return Seconds(at[0], Interval(at[1] * max(0.0, 1 - error), at[2] * (1 + error)))
 
 
@@ -74,26 +79,54 @@ def seconds_by_rate(tokens: float, interval: Interval, tokens_per_s: float) -> S
     return Seconds(tokens / tokens_per_s, Interval(interval.low / tokens_per_s, interval.high / tokens_per_s))
 
 
-def _replayed_s(drawn: Drawn, steps: StepTimes, schedule: str) -> float:
+def _cached_tokens(drawn: Drawn) -> float:
+    """Tokens that a row has in the cache in a step, on average over all steps of the drawn answers."""
+    lengths = drawn.lengths[: len(drawn)].astype(np.float64)
+    prompts = np.array([one.prompt_tokens for one in drawn.prepared], np.float64)
+    return float(lengths @ (prompts + (lengths - 1) / 2) / lengths.sum()) if len(drawn) else 0.0
+
+
+def _replayed(drawn: Drawn, steps: StepTimes, cached_tokens: float, schedule: str) -> _DrawnEngine:
+    """The engine that has run them. Every row costs what it costs on average, so that the sum is right."""
     lengths = {str(row): int(length) for row, length in enumerate(drawn.lengths[: len(drawn)])}
     capabilities = Capabilities(max_running=steps.max_running, kv_tokens=steps.kv_tokens)
-    config = ReplayConfig(capabilities, step_fixed_s=steps.fixed_s, step_per_row_s=steps.row_s)
-    engine = _DrawnEngine(lengths, drawn.prepared, config)
+    config = ReplayConfig(capabilities, step_fixed_s=steps.cost.step_fixed_s, step_per_row_s=steps.row_s(cached_tokens))
+    engine = _DrawnEngine(lengths, drawn.prepared, config, steps.cost)
     requests = [Request(str(row), "", max_tokens=one.max_tokens) for row, one in enumerate(drawn.prepared)]
     with Pipeline(
         engine=engine, predictor=_Foretold(drawn.estimates), scheduler=schedule, clock=engine.clock
     ) as pipeline:
         for _ in pipeline.stream(requests):
             pass
-        return engine.now_s
+    return engine
 
 
 class _DrawnEngine(ReplayEngine):
-    """Knows how many tokens prompts have that are not there."""
+    """Knows how many tokens prompts have that are not there, and counts the passes that read them."""
 
-    def __init__(self, lengths: dict[str, int], prepared: Sequence[Prepared], config: ReplayConfig) -> None:
+    def __init__(
+        self, lengths: dict[str, int], prepared: Sequence[Prepared], config: ReplayConfig, cost: StepCost
+    ) -> None:
         super().__init__(lengths, config)
+        self.step_cost: StepCost | None = cost
+        self.num_reads = 0
         self._prepared = prepared
+        self._num_entering = 0
+        self._waited_row_steps = 0
+
+    def start(self, request: Request, tokens_so_far: Sequence[int], cap: int, priority: float | None) -> None:
+        super().start(request, tokens_so_far, cap, priority)
+        self._num_entering += 1
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        is_idle = self._num_entering == len(self._rows)
+        if self._num_entering and (is_idle or self._waited_row_steps >= PATIENCE_ROW_STEPS):
+            self.num_reads += 1
+            self._num_entering = self._waited_row_steps = 0
+        before = self.num_steps
+        events = super().poll(timeout_s)
+        self._waited_row_steps += self._num_entering * (self.num_steps - before)
+        return events
 
     def prepare(self, requests: Sequence[Request]) -> list[Prepared | ErrorInfo]:
         return [self._prepared[int(request.id)] for request in requests]

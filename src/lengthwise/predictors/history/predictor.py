@@ -108,9 +108,7 @@ class HistoryPredictor:
     def save(self, folder: str | Path) -> None:
         """Write it into `folder`, the base into a folder inside. Raises PredictorError where that can't be saved."""
         target = Path(folder)
-        save_base = getattr(self.base, "save", None)
-        if save_base is None and not isinstance(self.base, UnknownPredictor):
-            raise PredictorError("The predictor under the history can't be saved.")
+        save_base = None if isinstance(self.base, UnknownPredictor) else files.saver(self.base, "the history")
         target.mkdir(parents=True, exist_ok=True)
         (target / files.HEADER).unlink(missing_ok=True)
         if save_base is not None:

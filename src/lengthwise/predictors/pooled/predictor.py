@@ -82,9 +82,11 @@ class PooledPredictor:
         """Write it into `folder`, the base into a folder inside: JSON and safetensors. Raises PredictorError where the
         base can't be saved."""
         target = Path(folder)
+        save_base = None if self.base is None else files.saver(self.base, "the pooling predictor")
         target.mkdir(parents=True, exist_ok=True)
         (target / files.HEADER).unlink(missing_ok=True)
-        _save_base(self.base, target / BASE)
+        if save_base is not None:
+            save_base(target / BASE)
         files.write_arrays(target, {**self.net.arrays(), **self._curves()})
         fields = {
             "model": self.model,
@@ -106,7 +108,7 @@ class PooledPredictor:
         """Raises PredictorError on a folder that can't be read, and on another backbone than it learned with."""
         source = Path(folder)
         header = files.read_header(source)
-        _check_backbone(source, files.field(source, header, "backbone", str), backbone)
+        files.check_backbone(source, files.field(source, header, "backbone", str), backbone)
         pooling = files.field(source, header, "pooling", str)
         if pooling not in KINDS:
             raise PredictorError(
@@ -143,22 +145,6 @@ class PrefillPredictor:
 
     def observe(self, requests: Sequence[Request], completions: Sequence[Completion]) -> None:
         self.inner.observe(requests, completions)
-
-
-def _check_backbone(folder: Path, learned_with: str, backbone: Backbone) -> None:
-    if backbone.model != learned_with:
-        raise PredictorError(
-            f"The predictor in {folder} looks into {learned_with}; the model here is {backbone.model}, whose states "
-            "mean something else. Give that model (--model), or train the predictor with this one."
-        )
-
-
-def _save_base(base: Any, folder: Path) -> None:
-    if base is None:
-        return
-    if not hasattr(base, "save"):
-        raise PredictorError("The base inside the pooling predictor can't be saved.")
-    base.save(folder)
 
 
 def _load_base(folder: Path, backbone: Backbone) -> LengthPredictor:

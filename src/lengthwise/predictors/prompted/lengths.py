@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 
 from lengthwise.errors import PredictorError
 from lengthwise.estimates import Floats
+from lengthwise.predictors import residuals
 from lengthwise.predictors.folder import Array
-from lengthwise.predictors.residuals import MAX_RESIDUAL, NUM_RESIDUALS, Doubles, ResidualTable
+from lengthwise.predictors.residuals import MAX_RESIDUAL, Doubles, ResidualTable
 from lengthwise.predictors.survival import LOG_GRID
 
 # Where nothing was learned of how right the numbers are: two of three answers within a factor of two. An assumption;
@@ -21,8 +23,7 @@ SPREAD = float(np.log(2))
 ARRAY_SHAPES: dict[str, tuple[int | None, ...]] = {
     "stated": (None,),
     "expected": (None,),
-    "centres": (None,),
-    "residual_survival": (None, NUM_RESIDUALS),
+    **residuals.ARRAY_SHAPES,
 }
 
 
@@ -66,22 +67,16 @@ class StatedLengths:
         return self.residuals.length_survival(np.clip(expected, 0.0, MAX_RESIDUAL))
 
     def arrays(self) -> dict[str, Array]:
-        return {
-            "stated": self.stated,
-            "expected": self.expected,
-            "centres": self.residuals.centres,
-            "residual_survival": self.residuals.survival,
-        }
+        return {"stated": self.stated, "expected": self.expected, **self.residuals.arrays()}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, Array], place: str) -> Self:
+    def from_arrays(cls, arrays: dict[str, Array], folder: Path) -> Self:
         """Raises PredictorError on arrays that don't match."""
-        stated, expected, centres = arrays["stated"], arrays["expected"], arrays["centres"]
-        survival = arrays["residual_survival"]
-        fits = len(stated) == len(expected) > 0 and len(centres) == len(survival) > 0
-        if not fits or any((np.diff(rising) < 0).any() for rising in (stated, expected, centres)):
-            raise PredictorError(f"{place}: the arrays don't match, or don't rise. Train the predictor again.")
-        return cls(stated, expected, ResidualTable(centres, survival))
+        stated, expected = arrays["stated"], arrays["expected"]
+        fits = len(stated) == len(expected) > 0
+        if not fits or any((np.diff(rising) < 0).any() for rising in (stated, expected)):
+            raise PredictorError(f"{folder}: the arrays don't match, or don't rise. Train the predictor again.")
+        return cls(stated, expected, ResidualTable.from_arrays(arrays, folder))
 
 
 def assumed_survival(stated: Doubles) -> Floats:

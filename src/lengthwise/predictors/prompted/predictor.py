@@ -110,7 +110,7 @@ class PromptedPredictor:
         """Raises PredictorError on a folder that can't be read, or one that asked another model."""
         source = Path(folder)
         header = files.read_header(source)
-        check_backbone(source, files.field(source, header, "model", str), backbone)
+        files.check_backbone(source, files.field(source, header, "model", str), backbone)
         form = files.field(source, header, "kind", str)
         if form not in QUESTIONS:
             raise PredictorError(f"{source} holds a predictor of kind {form!r}, which is no question. Train it again.")
@@ -123,18 +123,9 @@ class PromptedPredictor:
         return cls(
             backbone,
             form,
-            learned=None if arrays is None else StatedLengths.from_arrays(arrays, str(source)),
+            learned=None if arrays is None else StatedLengths.from_arrays(arrays, source),
             learned_from=None if known is None else Provenance.from_json(known),
             card=files.field(source, header, "card", dict),
             adapter=source / FOLDER if has_adapter else None,
             max_new_tokens=max_new_tokens,
-        )
-
-
-def check_backbone(folder: Path, model: str, backbone: Backbone) -> None:
-    """Raises PredictorError where `backbone` is another model than the one that the predictor in `folder` used."""
-    if backbone.model != model:
-        raise PredictorError(
-            f"The predictor in {folder} uses the model {model}, and here is {backbone.model}: what it learned of the "
-            "one does not hold for the other. Give the model that it was trained with (--model), or train it again."
         )

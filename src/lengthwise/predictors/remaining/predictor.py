@@ -19,7 +19,7 @@ from lengthwise.estimates import GRID, POINTS_PER_OCTAVE, Floats, LengthEstimate
 from lengthwise.predictors import folder as files
 from lengthwise.predictors.provenance import Provenance
 from lengthwise.predictors.remaining.features import NAMES, partial_features
-from lengthwise.predictors.residuals import MAX_RESIDUAL, NUM_RESIDUALS, Doubles, ResidualTable
+from lengthwise.predictors.residuals import ARRAY_SHAPES, MAX_RESIDUAL, Doubles, ResidualTable
 from lengthwise.predictors.trees import TREES, read_trees
 from lengthwise.protocols import Backbone, LengthPredictor
 from lengthwise.types import Completion, Request
@@ -88,16 +88,13 @@ class RemainingPredictor:
     def save(self, folder: str | Path) -> None:
         """Write it into `folder`, the base into a folder inside: JSON, text and safetensors. Raises PredictorError
         where the base can't be saved."""
-        target, base = Path(folder), self.base
-        if not hasattr(base, "save"):
-            raise PredictorError("The base inside the predictor of what remains can't be saved.")
+        target, save_base = Path(folder), files.saver(self.base, "the predictor of what remains")
         target.mkdir(parents=True, exist_ok=True)
         (target / files.HEADER).unlink(missing_ok=True)
-        base.save(target / BASE)
+        save_base(target / BASE)
         content = self.trees.encode()
         (target / TREES).write_bytes(content)
-        table = {"centres": self.residuals.centres, "residual_survival": self.residuals.survival}
-        files.write_arrays(target, table)
+        files.write_arrays(target, self.residuals.arrays())
         digest = files.digest_of(content)
         learned_from = self.learned_from.to_json()
         files.write_header(
@@ -114,7 +111,7 @@ class RemainingPredictor:
         learned_from = Provenance.from_json(header.get("learned_from"))
         card = files.field(source, header, "card", dict)
         trees = files.read_digested(source, header, TREES, DIGEST).decode("utf-8", "replace")
-        residuals = _read_residuals(source)
+        residuals = ResidualTable.from_arrays(files.read_arrays(source, ARRAY_SHAPES), source)
         if files.read_header(source / BASE).get("kind") == KIND:
             raise PredictorError(f"{source}: its base foretells what remains already. Train it again.")
         return cls(load_folder(source / BASE, backbone), trees, residuals, learned_from, card)
@@ -144,11 +141,3 @@ def _at(curves: Floats, num_tokens: Doubles) -> Doubles:
     left = np.minimum(position.astype(np.intp), len(GRID) - 2)
     before, after = (np.take_along_axis(curves, index, axis=1).astype(np.float64) for index in (left, left + 1))
     return np.where(num_tokens < 1, 1.0, before + (after - before) * (position - left))
-
-
-def _read_residuals(folder: Path) -> ResidualTable:
-    arrays = files.read_arrays(folder, {"centres": (None,), "residual_survival": (None, NUM_RESIDUALS)})
-    centres, survival = arrays["centres"], arrays["residual_survival"]
-    if len(centres) != len(survival) or not len(centres) or (np.diff(centres) < 0).any():
-        raise PredictorError(f"{folder}: {len(survival)} residual curves and {len(centres)} centres don't match.")
-    return ResidualTable(centres, survival)

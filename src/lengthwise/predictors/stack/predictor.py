@@ -93,13 +93,11 @@ class StackPredictor:
     def save(self, folder: str | Path) -> None:
         """Write it into `folder`, each base into a folder inside. Raises PredictorError where one can't be saved."""
         target, weights = Path(folder), self.weights
-        savers = [getattr(base, "save", None) for base in self.bases]
-        if None in savers:
-            raise PredictorError("A predictor inside the stack can't be saved; leave it out.")
+        savers = [files.saver(base, "the stack") for base in self.bases]
         target.mkdir(parents=True, exist_ok=True)
         (target / files.HEADER).unlink(missing_ok=True)
         for number, save in enumerate(savers):
-            save(target / BASE.format(number))  # type: ignore[misc]
+            save(target / BASE.format(number))
         write_vocabulary(target, weights.vocabulary)
         files.write_arrays(
             target,

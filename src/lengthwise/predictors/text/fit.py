@@ -21,7 +21,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
 
-from lengthwise.errors import PredictorError
+from lengthwise.errors import PredictorError, counted
 from lengthwise.estimates import GRID, Floats
 from lengthwise.predictors.provenance import Provenance, distinct_sampling
 from lengthwise.predictors.residuals import Doubles, ResidualTable
@@ -134,9 +134,9 @@ def _folds(which: NDArray[np.intp], seed: int, config: TextConfig) -> Folds:
     num_different = int(which.max(initial=-1)) + 1
     if len(which) < MIN_EXAMPLES or num_different < config.num_folds:
         raise PredictorError(
-            f"There are {len(which)} answers to {num_different} different prompts; a text predictor needs at least "
-            f"{MIN_EXAMPLES} answers, and {config.num_folds} different prompts. Collect more, or use the constant "
-            "predictor."
+            f"{counted(len(which), 'answer')} to {counted(num_different, 'different prompt')} can't train a text "
+            f"predictor; it needs at least {MIN_EXAMPLES} answers, and {config.num_folds} different prompts. Collect "
+            "more, or use the constant predictor."
         )
     splitter = GroupKFold(config.num_folds, shuffle=True, random_state=seed)
     return list(splitter.split(which, groups=which))

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_matrix
 
-from lengthwise.errors import PredictorError
 from lengthwise.estimates import GRID, Floats, LengthEstimates
 from lengthwise.predictors import folder as files
 from lengthwise.predictors.provenance import Provenance
-from lengthwise.predictors.residuals import MAX_RESIDUAL, NUM_RESIDUALS, Doubles, ResidualTable
+from lengthwise.predictors.residuals import ARRAY_SHAPES, MAX_RESIDUAL, Doubles, ResidualTable
 from lengthwise.predictors.terms import prompt_text
 from lengthwise.predictors.text.bag import Bag
 from lengthwise.predictors.text.boosting import DIGEST, Boosting
@@ -139,8 +138,7 @@ class TextPredictor:
                 "idf": weights.idf,
                 "coefficients": weights.coefficients,
                 "intercept": np.array([weights.intercept], np.float32),
-                "centres": weights.residuals.centres,
-                "residual_survival": weights.residuals.survival,
+                **weights.residuals.arrays(),
                 "marginal": weights.marginal,
             },
         )
@@ -169,17 +167,11 @@ def _read_weights(folder: Path, header: dict[str, Any]) -> TextWeights:
         "idf": (num_terms,),
         "coefficients": (num_terms,),
         "intercept": (1,),
-        "centres": (None,),
-        "residual_survival": (None, NUM_RESIDUALS),
+        **ARRAY_SHAPES,
         "marginal": (1, len(GRID)),
     }
     arrays = files.read_arrays(folder, shapes)
-    centres, survival = arrays["centres"], arrays["residual_survival"]
-    if len(centres) != len(survival) or not len(centres) or (np.diff(centres) < 0).any():
-        raise PredictorError(
-            f"{folder}: {len(survival)} residual curves and {len(centres)} rising centres don't match."
-        )
-    table = ResidualTable(centres, survival)
+    table = ResidualTable.from_arrays(arrays, folder)
     intercept = float(arrays["intercept"][0])
     boosting = Boosting.load(folder, header, num_terms) if DIGEST in header else None
     weights = (arrays["idf"], arrays["coefficients"], intercept, table, arrays["marginal"])

@@ -14,7 +14,6 @@ import numpy as np
 from lengthwise.errors import PredictorError
 from lengthwise.estimates import GRID, Floats, LengthEstimates
 from lengthwise.predictors import folder as files
-from lengthwise.predictors.prompted.predictor import check_backbone
 from lengthwise.predictors.provenance import Provenance
 from lengthwise.predictors.terms import clip
 from lengthwise.predictors.tuned.adapter_files import FOLDER, AdapterFiles
@@ -112,7 +111,7 @@ class LenPredictor:
         """Raises PredictorError on a folder that can't be read, or that is another model's."""
         source = Path(folder)
         header = files.read_header(source)
-        check_backbone(source, files.field(source, header, "model", str), backbone)
+        files.check_backbone(source, files.field(source, header, "model", str), backbone)
         learned_from = Provenance.from_json(header.get("learned_from"))
         card = files.field(source, header, "card", dict)
         bin_width = files.field(source, header, "bin_width", int)

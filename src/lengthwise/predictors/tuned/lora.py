@@ -10,7 +10,7 @@ from lengthwise.errors import PredictorError
 from lengthwise.estimates import LengthEstimates
 from lengthwise.predictors import folder as files
 from lengthwise.predictors.prompted.lengths import ARRAY_SHAPES, StatedLengths
-from lengthwise.predictors.prompted.predictor import PromptedPredictor, check_backbone
+from lengthwise.predictors.prompted.predictor import PromptedPredictor
 from lengthwise.predictors.provenance import Provenance
 from lengthwise.predictors.tuned.adapter_files import FOLDER, AdapterFiles
 from lengthwise.protocols import Backbone
@@ -77,11 +77,11 @@ class LoraPredictor:
         """Raises PredictorError on a folder that can't be read, or that is another model's."""
         source = Path(folder)
         header = files.read_header(source)
-        check_backbone(source, files.field(source, header, "model", str), backbone)
+        files.check_backbone(source, files.field(source, header, "model", str), backbone)
         learned_from = Provenance.from_json(header.get("learned_from"))
         card = files.field(source, header, "card", dict)
         max_new_tokens = files.field(source, header, "max_new_tokens", int)
         if max_new_tokens < 1:
             raise PredictorError(f"{source}: max_new_tokens is {max_new_tokens}; 1 or more was expected.")
-        learned = StatedLengths.from_arrays(files.read_arrays(source, ARRAY_SHAPES), str(source))
+        learned = StatedLengths.from_arrays(files.read_arrays(source, ARRAY_SHAPES), source)
         return cls(backbone, AdapterFiles.read(source / FOLDER), learned, learned_from, max_new_tokens, card)
