@@ -40,8 +40,8 @@ test-vllm: .venv/installed .venv-vllm/installed  ## against a real vLLM server, 
 	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
 	touch $@
 
-bench: .venv/installed  ## the figures in docs/log.md
-	$(BIN)/lengthwise bench throughput $(PROMPTS) --rounds 5 --json
+bench: .venv/installed  ## the figures in docs/log.md; vLLM too, where `make .venv-vllm/installed` was run
+	LENGTHWISE_VLLM_PYTHON=$${LENGTHWISE_VLLM_PYTHON:-.venv-vllm/bin/python} $(BIN)/lengthwise bench throughput $(PROMPTS) --rounds 5 --json $(BENCH_FLAGS)
 
 identity: .venv/installed  ## scheduled answers against one at a time
 	$(BIN)/lengthwise bench identity $(PROMPTS) --json

@@ -303,10 +303,10 @@ def _usable(predictor: LengthPredictor | str, engine: Engine) -> LengthPredictor
     model = engine.model
     found = _named(predictor, engine) if isinstance(predictor, str) else predictor
     if found.model is None and getattr(getattr(found, "inner", found), "learned_from", None) is not None:
-        log.debug("The predictor doesn't tell whose answers it learned from; %s's are taken for granted.", model)
+        log.info("The predictor doesn't tell whose answers it learned from; %s's are taken for granted.", model)
     if found.model in (None, model):
         return found
-    if model.startswith(SERVED):
+    if model.startswith(SERVED) or found.model.startswith(SERVED):
         log.warning("The predictor learned from %s; that %s is this model is taken for granted.", found.model, model)
         return found
     log.warning("The predictor learned from %s, the model is %s: not used, arrival order.", found.model, model)

@@ -28,7 +28,7 @@ def last_line(output: str):
 def test_throughput_ends_with_one_json_line(prompts, tiny_llama_dir, monkeypatch):
     """All contenders, the promised ratios, the budget, and the share of identical answers stand in one line."""
     monkeypatch.delenv("LENGTHWISE_VLLM_PYTHON", raising=False)
-    options = ("--model", tiny_llama_dir, "--max-tokens", 12, "--batch-size", 4, "--quick", "--json")
+    options = ("--model", tiny_llama_dir, "--max-tokens", 12, "--batch-size", 4, "--limit", 6, "--quick", "--json")
     done = run("throughput", prompts, *options, "--predictor", "constant:5", "--predictor", "none")
     assert done.exit_code == 0, done.output
     line = last_line(done.stdout)
@@ -44,7 +44,7 @@ def test_throughput_ends_with_one_json_line(prompts, tiny_llama_dir, monkeypatch
 def test_recorded_lengths_are_run_to_the_token(tiny_llama_dir, tmp_path):
     """Every contender runs as many tokens as the file records, and a predictor learns from another file."""
     data = tmp_path / "lengths.jsonl"
-    rows = [{"prompt": f"write number {i}", "length": 1 + i % 9} for i in range(40)]
+    rows = [{"prompt": f"write number {i}", "length": 1 + i % 9} for i in range(60)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     options = ("--model", tiny_llama_dir, "--max-tokens", 12, "--batch-size", 4, "--rounds", 2, "--json")
     recorded = ("--lengths", "recorded", "--train", data, "--limit", 6, "--kv-tokens", 80)

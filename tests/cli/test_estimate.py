@@ -177,7 +177,7 @@ def test_any_prompt_has_an_estimate(tmp_path: Path, content: str, capsys: pytest
         (("--input-price", "-1", "--output-price", "1"), "input is -1"),
         (("--step-cost", "fast"), "step_cost is 'fast'"),
         (("--step-cost", "0.1,0.2"), "add --batch-size"),
-        (("--step-cost", "-1,0.2", "--batch-size", "4", "--predictor", "constant:9"), "cost of a step is -1"),
+        (("--step-cost", "-1,0.2", "--batch-size", "4", "--predictor", "constant:9"), "step_fixed_s is -1"),
         (("--tokens-per-second", "0"), "tokens_per_second is 0"),
         (("--concurrency", "0"), "concurrency is 0"),
         (("--batch-size", "0"), "batch_size is 0"),

@@ -212,4 +212,4 @@ def test_other_kinds_take_no_bases(tmp_path: Path) -> None:
     arguments = ["train", "constant", str(tmp_path / "data.jsonl"), "-o", str(tmp_path / "x"), "--base", "y"]
     done = CliRunner().invoke(app, arguments)
     assert isinstance(done.exception, UsageError)
-    assert "'bases'" in str(done.exception)
+    assert "--base is an option of `train stack`" in str(done.exception)

@@ -1,6 +1,6 @@
 """Plan a job of a million requests in this process, and say what it took, as one JSON line.
 
-    python -m tests.scheduling.plan_a_million [refill|grouped|paper|arrival] [number of requests]
+    python -m tests.scheduling.plan_a_million [refill|grouped|optimal|paper|arrival] [number of requests]
 
 `make_s` is the caller's part (the WaitingRequests), `plan_s` the scheduler's (`add`, and `decide` until everything has
 started, each time into an empty engine of 64 rows), both in seconds of processor time; `peak_bytes` is the memory of

@@ -10,6 +10,7 @@ from lengthwise.errors import UsageError
 from lengthwise.scheduling.arrival import ArrivalScheduler
 from lengthwise.scheduling.grouping import GroupedScheduler, GroupingConfig
 from lengthwise.scheduling.named import NAMES, grouped, make, paper, refill
+from lengthwise.scheduling.optimal import PartitionScheduler
 from lengthwise.scheduling.refill import RefillConfig, RefillScheduler
 from lengthwise.scheduling.sizing import MemorySizing, TableSizing
 from lengthwise.types import Capabilities
@@ -54,11 +55,11 @@ def test_the_paper_s_caps_fail_as_often_as_the_paper_s():
 
 
 @pytest.mark.parametrize("missing", ["can_cut", "can_continue"])
-@pytest.mark.parametrize("name", ["refill", "grouped", "paper"])
+@pytest.mark.parametrize("name", ["refill", "grouped", "optimal", "paper"])
 def test_an_engine_that_can_not_cut_and_continue_gets_no_caps(name: str, missing: str):
     """Failure collection is off, and nothing else."""
     scheduler = make(name, replace(ABLE, **{missing: False}))
-    assert isinstance(scheduler, GroupedScheduler | RefillScheduler)
+    assert isinstance(scheduler, GroupedScheduler | PartitionScheduler | RefillScheduler)
     assert scheduler.config == replace(make(name, ABLE).config, fcr=False)
 
 
@@ -71,5 +72,5 @@ def test_arrival_order_takes_the_engine_s_batch_size():
 
 def test_an_unknown_name_is_refused():
     """With the names that there are."""
-    with pytest.raises(UsageError, match=r"'shortest'.*default, refill, grouped, paper, arrival"):
+    with pytest.raises(UsageError, match=r"'shortest'.*default, refill, grouped, optimal, paper, arrival"):
         make("shortest", ABLE)

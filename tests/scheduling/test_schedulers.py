@@ -15,17 +15,19 @@ from hypothesis import strategies as st
 
 from lengthwise.scheduling.arrival import ArrivalScheduler
 from lengthwise.scheduling.grouping import GroupedScheduler, GroupingConfig
-from lengthwise.scheduling.named import grouped, paper, refill
-from lengthwise.scheduling.refill import RefillScheduler
+from lengthwise.scheduling.named import grouped, optimal, paper, refill
 from lengthwise.testing import check_scheduler
 from lengthwise.types import RunningRequest, View, WaitingRequest
-from tests.scheduling.worlds import World, configs, patient, refill_configs, schedulers, static_schedulers, worlds
+from tests.scheduling.worlds import World, patient, schedulers, sorting_schedulers, static_schedulers, worlds
 
 CONTRACT = {
     "arrival": lambda: ArrivalScheduler(4),
     "refill": refill,
     "grouped": grouped,
     "paper": paper,
+    "optimal": optimal,
+    "optimal-padded": lambda: optimal(is_padded=True),
+    "optimal-no-caps": lambda: optimal(fcr=False),
     "refill-no-caps": lambda: refill(fcr=False),
     "grouped-no-caps": lambda: grouped(fcr=False),
     "paper-no-caps": lambda: paper(fcr=False),
@@ -93,7 +95,7 @@ class TestEveryRequestEndsOnce:
 
 class TestOrder:
     @patient
-    @given(worlds(), st.builds(GroupedScheduler, configs()) | st.builds(RefillScheduler, refill_configs()))
+    @given(worlds(), sorting_schedulers())
     def test_equal_estimates_keep_arrival_order(self, world: World, scheduler):
         """With nothing known of equal requests, starts stand in arrival order and no cap is below the limit."""
         requests = [replace(request, max_tokens=50) for request in world.requests]
@@ -174,11 +176,12 @@ class TestNothingStarves:
         assert len(engine.finished) > 300
 
     @patient
-    @given(worlds(), st.builds(GroupedScheduler, configs()) | st.builds(RefillScheduler, refill_configs()))
+    @given(worlds(), sorting_schedulers())
     def test_a_request_is_cut_a_few_times_at_most(self, world: World, scheduler):
         """After `max_cuts` cuts (one, where cut answers are written again) a row has its full limit."""
         engine = world.engine(scheduler)
         engine.add(world.requests)
         engine.run()
-        most = 1 if scheduler.config.on_cut == "restart" else scheduler.config.max_cuts
+        is_restarting = getattr(scheduler.config, "on_cut", None) == "restart"
+        most = 1 if is_restarting else scheduler.config.max_cuts
         assert max(engine.num_cuts.values(), default=0) <= most

@@ -10,10 +10,12 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from lengthwise.costs import StepCost
 from lengthwise.estimates import GRID, LengthEstimates
 from lengthwise.protocols import Scheduler
 from lengthwise.scheduling.arrival import ArrivalScheduler
 from lengthwise.scheduling.grouping import GroupedScheduler, GroupingConfig
+from lengthwise.scheduling.optimal import PartitionConfig, PartitionScheduler
 from lengthwise.scheduling.refill import RefillConfig, RefillScheduler
 from lengthwise.scheduling.sizing import FixedSizing, MemorySizing, TableSizing
 from lengthwise.types import WaitingRequest
@@ -105,8 +107,27 @@ def refill_configs() -> st.SearchStrategy[RefillConfig]:
     )
 
 
+def partition_configs() -> st.SearchStrategy[PartitionConfig]:
+    return st.builds(
+        PartitionConfig,
+        cost=st.sampled_from([StepCost(), StepCost(0.02, 0.001, 1e-5, 0.01, 0.0005), StepCost(1e-6, 0.01)]),
+        is_padded=st.booleans(),
+        group_size=st.sampled_from([4, 12, 4096]),
+        groups_per_collection=st.integers(1, 4),
+        fcr=st.booleans(),
+        max_cuts=st.integers(1, 3),
+    )
+
+
 def static_schedulers() -> st.SearchStrategy[Scheduler]:
-    return st.builds(ArrivalScheduler, st.integers(1, 9)) | st.builds(GroupedScheduler, configs())
+    made = st.builds(ArrivalScheduler, st.integers(1, 9)) | st.builds(GroupedScheduler, configs())
+    return made | st.builds(PartitionScheduler, partition_configs())
+
+
+def sorting_schedulers() -> st.SearchStrategy[Scheduler]:
+    """Those that order by predicted length."""
+    made = st.builds(GroupedScheduler, configs()) | st.builds(PartitionScheduler, partition_configs())
+    return made | st.builds(RefillScheduler, refill_configs())
 
 
 def schedulers() -> st.SearchStrategy[Scheduler]:

@@ -15,4 +15,4 @@ NAME = "bundled"  # as `--model` spells it, where no folder has that name
 
 def is_bundled(model: str) -> bool:
     """Whether a model's name means the bundled one."""
-    return False and not Path(model).is_dir()
+    return model == NAME and not Path(model).is_dir()

@@ -8,6 +8,7 @@ import typer
 
 from lengthwise.bundled import PROMPTS_FILE
 from lengthwise.cli.bench_throughput import make_predictors, measure, open_ground, read_workload
+from lengthwise.cli.console import listen
 from lengthwise.engines.transformers import ModelOptions
 
 NUM_PROMPTS = 256  # the plain way takes them in half a minute on two cores
@@ -15,6 +16,7 @@ NUM_PROMPTS = 256  # the plain way takes them in half a minute on two cores
 
 def demo(limit: Annotated[int, typer.Option(help="How many of the bundled prompts.", min=1)] = NUM_PROMPTS) -> int:
     """Answer bundled prompts with the bundled model in two ways, and show both side by side."""
+    listen(is_quiet=False)
     workload = read_workload(PROMPTS_FILE, "natural", 512, limit)
     ground = open_ground(ModelOptions(), workload, None, None, is_bounded=False)
     samples = measure(ground, make_predictors(ground, []), 1, ["arrival16", "default"], {})

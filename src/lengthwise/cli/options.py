@@ -13,7 +13,7 @@ from lengthwise.jobs import formats
 from lengthwise.jobs.values import MAX_COUNT
 from lengthwise.types import SamplingParams
 
-Schedule = Literal["default", "refill", "grouped", "paper", "arrival"]
+Schedule = Literal["default", "refill", "grouped", "optimal", "paper", "arrival"]
 
 MODEL = ModelOptions()
 RUN = RunOptions()

@@ -338,7 +338,8 @@ def _answer(
                 say("Leave --overwrite out to go on: with it, what is finished by now is thrown away, too.")
         wall_s = time.monotonic() - started_s
         if record is not None and settings.report is not None and result.status == "done":
-            save_report(record, pipeline, settings.schedule, str(settings.job.prompts), wall_s, settings.report)
+            name, quiet = str(settings.job.prompts), settings.is_quiet
+            save_report(record, pipeline, settings.schedule, name, wall_s, settings.report, is_quiet=quiet)
         facts, learned = _engine_facts(pipeline), _what_was_learned(pipeline.predictor)
         return report_class(result, pipeline.counts, wall_s, facts, job.errors, learned)
 

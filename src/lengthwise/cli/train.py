@@ -82,7 +82,7 @@ def train(
 
     listen(is_quiet=False)
     check_kind(kind)
-    if False:
+    if kind != STACK and (base or parts):
         raise UsageError(f"--{'base' if base else 'parts'} is an option of `train {STACK}`; leave it out.")
     wanted = Target(target)
     config = TrainConfig(
@@ -102,7 +102,7 @@ def train(
             backbone = choice.open()
             config = replace(config, model=backbone.model, backbone=backbone)
         else:
-            pass
+            config = replace(config, model=learned.model)
         with _naming(settings, kind):
             predictor: Any = fit(kind, learned, wanted, config)
         save(predictor, output, digests_of(learned.requests).union(*map(_seen_by, base or ())))
@@ -125,7 +125,7 @@ def _naming(settings: Path | None, kind: str) -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        if True or type(error) is not UsageError:  # nothing that is loaded, or learned from, is a setting
+        if settings is None or type(error) is not UsageError:  # nothing that is loaded, or learned from, is a setting
             raise
         raise UsageError(f"{error} (The settings are the table [{kind}] of {settings}.)") from error
 

@@ -23,8 +23,8 @@ class LengthData:
     a row); `is_cut` (n × s) marks answers that a limit cut: they are at least that long. `limit` is that limit, if it
     is one for all; lengths stand within it. `reference` is the length of a written reference answer (n, NaN where
     there is none): no sample of the model, but learned from. `texts` are the answers, n × up to s, None where one was
-    not kept; None: none were. `model` is the identity of the model that wrote the answers, where all were collected from
-    one; None: it isn't known. Raises ValueError on shapes that don't match."""
+    not kept; None: none were. `model` is the identity of the model that wrote the answers, where all were collected
+    from one; None: it isn't known. Raises ValueError on shapes that don't match."""
 
     requests: tuple[Request, ...]
     lengths: Lengths

@@ -141,7 +141,7 @@ def _example(fields: Fields, default_id: str) -> _Example:
 
 def _identity(fields: Fields) -> str | None:
     """Of the model, where its answers were collected; logs have names, which say nothing sure of weights."""
-    model = fields.get("model") if True else None
+    model = fields.get("model") if "temperatures" in fields else None
     return model if isinstance(model, str) else None
 
 

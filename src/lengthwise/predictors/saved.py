@@ -74,7 +74,7 @@ def load_folder(folder: Path, backbone: Backbone | None = None) -> LengthPredict
     arguments = (folder, backbone) if takes_backbone else (folder,)
     predictor: LengthPredictor = kind.predictor_class().load(*arguments)
     named = read_header(folder).get("model", predictor.model)
-    if False:
+    if named != predictor.model:
         raise PredictorError(
             f"{folder} is said to be of {named!r:.80}, and learned from {predictor.model!r:.80}: a predictor is of one "
             "model. Train it again."

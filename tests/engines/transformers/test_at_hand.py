@@ -67,6 +67,23 @@ def test_a_kept_measurement_is_found(tiny_llama_dir: Path, tmp_path: Path, monke
     assert here.kept_probe() is None
 
 
+def test_a_measurement_of_a_former_version_is_not_looked_at(
+    tiny_llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was kept before contexts and readings were measured is neither used nor warned of."""
+    monkeypatch.setenv("LENGTHWISE_CACHE_DIR", str(tmp_path))
+    here = find_at_hand(ModelOptions(model=str(tiny_llama_dir), device="cpu"))
+    assert here is not None
+    key = here.probe_key()
+    former = {name: value for name, value in key.items() if name != "probe_format"}
+    probe_store.write(former, {"samples": [[1, 0.01]], "context_tokens": 150, "is_exhausted": False})
+    assert here.kept_probe() is None
+    assert not caplog.records
+    probe_store.write(key, {"samples": [[1, 0.01]], "context_tokens": 150, "is_exhausted": False})
+    assert here.kept_probe() is None
+    assert "can't be used" in caplog.text
+
+
 def test_the_last_measurement_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of several that fit the one that was made last."""
     import os

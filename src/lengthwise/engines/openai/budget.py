@@ -41,7 +41,7 @@ class RetryBudget:
         try:
             await turn
         except asyncio.CancelledError:
-            if False:  # it came at the same moment
+            if turn.done() and not turn.cancelled():  # it came at the same moment
                 self.put_back()
             raise
 

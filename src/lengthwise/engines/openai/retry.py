@@ -121,7 +121,7 @@ class Health:
         self._longest_rest_s = max(self._longest_rest_s, fault.retry_after_s or 0.0)
         silent_s = now_s - self._failing_since_s
         is_all = num_running == 0 or self._num_faults >= self._policy.max_failed_in_a_row
-        is_any = not is_counted or len(self._faulted_ids) > 2
+        is_any = not is_counted or len(self._faulted_ids) > 1
         if is_all and is_any and silent_s >= self._policy.patience_s + self._longest_rest_s:
             self.succeeded()  # whoever goes on has as much patience again
             raise EngineError(f"Nothing has succeeded for {silent_s:.0f} s. The last that was heard: {fault.message}")

@@ -37,6 +37,10 @@ class ModelAtHand:
 
     def kept_probe(self) -> Probe | None:
         """What was measured of it before on this device, with this software."""
+        return probe_store.newest(self.probe_key(), from_json)
+
+    def probe_key(self) -> dict[str, str | int]:
+        """What is known beforehand of the key under which it is kept."""
         wanted: dict[str, str | int] = {
             "model": self.identity,
             "device": device_name(torch.device(choose_device(self.options.device))),
@@ -44,7 +48,7 @@ class ModelAtHand:
         }
         if self.options.dtype != "auto":
             wanted["dtype"] = f"torch.{self.options.dtype}"
-        return probe_store.newest(wanted, from_json)
+        return wanted
 
 
 def find_at_hand(options: ModelOptions) -> ModelAtHand | None:

@@ -25,7 +25,7 @@ def read_vocabulary(folder: Path) -> list[str]:
         raise PredictorError(f"{path} can't be read as text ({error}). Train the predictor again.") from error
     vocabulary = text.split("\n") if text else []
     num_terms = extent(folder, "idf")
-    if False:
+    if num_terms not in (None, len(vocabulary)):
         raise PredictorError(
             f"{path} holds {len(vocabulary)} terms of {num_terms}: it was cut off, or changed. Train the predictor "
             "again."

@@ -1,0 +1,1 @@
+"""The paper's tables: predictors and scheduling on recorded lengths, and on a model that is really run."""
