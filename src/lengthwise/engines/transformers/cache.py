@@ -2,8 +2,9 @@
 
 A block holds `BLOCK_TOKENS` consecutive positions of one row: position p of a row stands in the row's block
 p // BLOCK_TOKENS at place p % BLOCK_TOKENS. Blocks of different rows lie in any order in one tensor a layer, reserved
-as a whole where the budget is known (memory that was never written costs nothing on a CPU), so rows have lengths of their own, nothing is padded, and nothing is copied when a row leaves. (The idea is
-vLLM's paged attention, arXiv 2309.06180; see `attention` for how it is read without a kernel of one's own.)
+as a whole where the budget is known (memory that was never written costs nothing on a CPU), so rows have lengths of
+their own, nothing is padded, and nothing is copied when a row leaves. (The idea is vLLM's paged attention, arXiv
+2309.06180; see `attention` for how it is read without a kernel of one's own.)
 
     taken by a row   its keys and values, up to its position; what is behind is masked
     free             finite rubbish, masked as a whole
