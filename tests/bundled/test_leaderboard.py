@@ -60,12 +60,16 @@ def test_the_settings_can_be_used(name: str) -> None:
     """Each table makes a configuration of its kind."""
     import tomllib
 
+    from lengthwise.learning.encoding.config import EncoderConfig
     from lengthwise.learning.trainers.stack import StackConfig
     from lengthwise.learning.training import from_settings
+    from lengthwise.learning.tuning.config import LenConfig, LoraConfig
 
+    configs = {"encoder": EncoderConfig, "len": LenConfig, "lora": LoraConfig, "stack": StackConfig}
     tables = tomllib.loads((make.ROOT / make.SETTINGS[name]).read_text())
-    assert set(tables) == {"stack"}
-    assert from_settings(StackConfig, tables["stack"]).parts
+    made = {kind: from_settings(configs[kind], table) for kind, table in tables.items()}
+    assert made["stack"].parts
+    assert all(kind in make.ONCE[name] for kind in ("encoder", "len", "lora"))
 
 
 def test_the_page_has_the_parts_and_what_they_rest_on(tmp_path: Path) -> None:

@@ -90,14 +90,14 @@ def test_a_template_counts_by_its_content(replayed, prompts, answers, capsys) ->
 
 
 def test_the_bundled_model_is_no_folder_of_that_name(tmp_path, monkeypatch) -> None:
-    """A finished job of the one is none of the other."""
+    """`bundled` names it where there is no such folder; a finished job of the one is none of the other."""
     monkeypatch.chdir(tmp_path)
 
     def asked_for(model: ModelOptions) -> str:
         return asked_for_choice(EngineChoice(model, RunOptions()))
 
     bundled = asked_for(ModelOptions())
-    assert asked_for(ModelOptions("bundled")) != bundled
+    assert asked_for(ModelOptions("bundled")) == bundled
     (tmp_path / "bundled").mkdir()
     assert asked_for(ModelOptions()) == bundled != asked_for(ModelOptions("bundled"))
     assert asked_for(ModelOptions("./bundled")) == asked_for(ModelOptions(str(tmp_path / "bundled")))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lengthwise import bundled
 from lengthwise.cli.bench_predictors import PageFile, chosen_seeds, write_page
 from lengthwise.cli.console import listen, say
 from lengthwise.cli.data import Mirror
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 PARTS = ("recorded", "others", "model")
 EVERY = "alpaca-eval"  # stands for all sets whose names begin with it
-BUNDLED = "bundled"
 TRAIN, TEST = "alpaca-vicuna/train", "alpaca-vicuna/eval-1000"
 WORK = Path("paper-bench")
 
@@ -67,7 +67,7 @@ def paper(
     ] = None,
     model: Annotated[
         str, typer.Option(metavar="bundled|DIR_OR_HUB_ID", help="The model that is run.", rich_help_panel=_MODEL)
-    ] = BUNDLED,
+    ] = bundled.NAME,
     prompts: Annotated[
         str | None,
         typer.Option(
@@ -174,7 +174,7 @@ class _Bench:
 
         requests = _requests(prompts, self.mirror)[: self.scale.num_prompts]
         quiet_transformers()
-        loaded = load_model(ModelOptions(model=None if model == BUNDLED else model))
+        loaded = load_model(ModelOptions(model=model))
         engine = open_rows(loaded, max_tokens, LARGEST_BATCH)
         fit, _ = that_fit(engine, requests, max_tokens)
         config = RunConfig(max_tokens, self.scale.temperatures, settings=self.settings)

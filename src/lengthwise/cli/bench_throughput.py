@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from lengthwise.bundled import MODEL_DIR, PROMPTS_FILE
+from lengthwise.bundled import MODEL_DIR, PROMPTS_FILE, is_bundled
 from lengthwise.cli import options as o
 from lengthwise.cli.bench_inputs import Limit, PromptsFile, open_rows, read_requests, that_fit
 from lengthwise.cli.console import listen, quiet_transformers, say
@@ -129,7 +129,7 @@ def open_ground(
     requests, prepared = that_fit(engine, workload.requests, workload.max_tokens)
     longest = max(one.prompt_tokens for one in prepared)
     budget = kv_budget(longest, workload.max_tokens, kv_tokens) if is_bounded else engine.capabilities.kv_tokens
-    path = str(MODEL_DIR) if model.model is None else model.model
+    path = str(MODEL_DIR) if model.model is None or is_bundled(model.model) else model.model
     chosen = replace(workload, requests=tuple(requests))
     return Ground(Setup(loaded, path, chosen, longest, budget, engine.capabilities.max_running), engine)
 

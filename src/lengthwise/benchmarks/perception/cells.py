@@ -15,7 +15,6 @@ from lengthwise.predictors.kinds import KINDS
 from lengthwise.protocols import Backbone
 
 FORMAT = 1  # of a cell's file: a newer one is another cell
-BUNDLED = "bundled"  # as `--model` spells the model that comes with the package
 
 
 @dataclass(frozen=True)
@@ -100,4 +99,4 @@ def open_model(name: str) -> Backbone:
     from lengthwise.engines.transformers import ModelOptions
     from lengthwise.engines.transformers.backbone import open_backbone
 
-    return open_backbone(ModelOptions(model=None if name == BUNDLED else name))
+    return open_backbone(ModelOptions(model=name))
