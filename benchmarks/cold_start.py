@@ -27,7 +27,7 @@ from scipy.stats import kendalltau
 
 import lengthwise
 from lengthwise.bundled import PROMPTS_FILE
-from lengthwise.cli.bench import read_requests
+from lengthwise.cli.bench_inputs import read_requests
 from lengthwise.engines.replay import ReplayConfig, ReplayEngine
 from lengthwise.engines.transformers import ModelOptions
 from lengthwise.engines.transformers.engine import RowEngineConfig, TransformersEngine

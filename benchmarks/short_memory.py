@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from lengthwise.bundled import PROMPTS_FILE
-from lengthwise.cli.bench import read_requests
+from lengthwise.cli.bench_inputs import read_requests
 from lengthwise.engines.transformers import ModelOptions
 from lengthwise.engines.transformers.engine import RowEngineConfig, TransformersEngine
 from lengthwise.engines.transformers.loading import load_model

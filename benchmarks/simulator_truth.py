@@ -21,7 +21,8 @@ import torch
 from scipy.optimize import nnls
 
 from lengthwise.bundled import PROMPTS_FILE
-from lengthwise.cli.bench import read_requests
+from lengthwise.cli.bench_inputs import read_requests
+from lengthwise.costs import StepCost
 from lengthwise.engines.transformers import ModelOptions
 from lengthwise.engines.transformers.engine import RowEngineConfig, TransformersEngine
 from lengthwise.engines.transformers.loading import load_model
@@ -32,7 +33,6 @@ from lengthwise.pipeline import Pipeline
 from lengthwise.predictors.oracle import OraclePredictor
 from lengthwise.protocols import Scheduler
 from lengthwise.simulation.arrivals import at_once, poisson
-from lengthwise.simulation.cost import CostModel
 from lengthwise.simulation.guesses import exact
 from lengthwise.simulation.load import at_load
 from lengthwise.simulation.machine import EngineModel
@@ -117,14 +117,14 @@ def run(
     return figures, {answer.id: answer.completion_tokens for answer, _ in ended}
 
 
-def fitted(steps: Sequence[tuple[int, int, float]], reads: Sequence[tuple[int, float]], beside_s: float) -> CostModel:
+def fitted(steps: Sequence[tuple[int, int, float]], reads: Sequence[tuple[int, float]], beside_s: float) -> StepCost:
     """Least squares of relative deviations. `beside_s` is what was spent outside of steps and readings: it is shared
     out among the steps."""
     rows, tokens, step_s = (np.array(column, float) for column in zip(*steps, strict=True))
     step = solved(np.stack([np.ones_like(rows), rows, tokens], axis=1), step_s)
     read_tokens, read_s = (np.array(column, float) for column in zip(*reads, strict=True))
     read = solved(np.stack([np.ones_like(read_tokens), read_tokens], axis=1), read_s)
-    return CostModel(step[0] + beside_s / len(steps), step[1], step[2], read[0], read[1])
+    return StepCost(step[0] + beside_s / len(steps), step[1], step[2], read[0], read[1])
 
 
 def solved(terms: np.ndarray, seconds: np.ndarray) -> list[float]:
@@ -133,7 +133,7 @@ def solved(terms: np.ndarray, seconds: np.ndarray) -> list[float]:
     return (shares * seconds.sum() / (terms @ shares).sum()).tolist()
 
 
-def probed(loaded: LoadedModel, requests: Sequence[Request], slots: int) -> CostModel:
+def probed(loaded: LoadedModel, requests: Sequence[Request], slots: int) -> StepCost:
     """From a run in which rows are refilled and a run in static batches, so that every number of rows was seen."""
     steps, reads, beside_s = [], [], 0.0
     for name in ("refill", "static-arrival"):

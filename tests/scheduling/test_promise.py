@@ -8,11 +8,11 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from lengthwise.costs import StepCost
 from lengthwise.estimates import LengthEstimates
 from lengthwise.scheduling.online import OnlineConfig, OnlineScheduler
 from lengthwise.scheduling.promise import PromiseConfig, PromiseScheduler
 from lengthwise.scheduling.urgency import longest_mean, shortest_mean
-from lengthwise.simulation.cost import CostModel
 from lengthwise.simulation.machine import EngineModel
 from lengthwise.simulation.simulator import Outcome, simulate
 from lengthwise.simulation.workload import Workload
@@ -85,7 +85,7 @@ def test_the_promise_is_kept(seed, num, slots, load, kind, factor, guess):
     )
     order = longest_mean if guess == "reversed" else shortest_mean
     scheduler = PromiseScheduler(PromiseConfig(order, max_wait_factor=factor))
-    outcome = simulate(work, estimates, scheduler, EngineModel(slots, cost=CostModel(TOKEN_S, 0.0)))
+    outcome = simulate(work, estimates, scheduler, EngineModel(slots, cost=StepCost(TOKEN_S, 0.0)))
     virtual_s = arrival_order(work, slots)
     allowed_s = (factor - 1) * longest_waits(work, virtual_s, outcome)
     services_s = 2 * work.output_tokens.max() * TOKEN_S
@@ -94,7 +94,7 @@ def test_the_promise_is_kept(seed, num, slots, load, kind, factor, guess):
 
 def busy(seed: int = 1) -> tuple[Workload, LengthEstimates, EngineModel]:
     work = traffic(seed, 1500, 4, 1.1, "log-normal")
-    return work, LengthEstimates.certain(work.output_tokens), EngineModel(4, cost=CostModel(TOKEN_S, 0.0))
+    return work, LengthEstimates.certain(work.output_tokens), EngineModel(4, cost=StepCost(TOKEN_S, 0.0))
 
 
 def test_it_gains_what_the_promise_leaves():
@@ -125,6 +125,6 @@ def test_without_a_bound_it_is_shortest_first():
 def test_it_says_nothing_where_nothing_waits():
     """Below its slots every request starts at once, in every order."""
     work = traffic(4, 200, 64, 0.3, "equal")
-    estimates, model = LengthEstimates.certain(work.output_tokens), EngineModel(64, cost=CostModel(TOKEN_S, 0.0))
+    estimates, model = LengthEstimates.certain(work.output_tokens), EngineModel(64, cost=StepCost(TOKEN_S, 0.0))
     outcome = simulate(work, estimates, PromiseScheduler(), model)
     assert outcome.wait_s.max() <= TOKEN_S + 1e-9

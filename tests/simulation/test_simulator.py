@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lengthwise.costs import StepCost
 from lengthwise.errors import EngineError, InputError, UsageError
 from lengthwise.estimates import LengthEstimates
 from lengthwise.scheduling.online import OnlineConfig, OnlineScheduler
 from lengthwise.scheduling.urgency import no_order
 from lengthwise.simulation.arrivals import at_once, bursty, poisson, resampled
-from lengthwise.simulation.cost import CostModel, steps_s, steps_until
+from lengthwise.simulation.cost import steps_s, steps_until
 from lengthwise.simulation.guesses import exact, of_tau
 from lengthwise.simulation.load import at_load, load_of
 from lengthwise.simulation.machine import EngineModel
@@ -58,7 +59,7 @@ class TestExactToTheToken:
         """Slots, arrivals, prompts read alone or in chunks, a cache that fills up: the same times for every request.
         (Times are odd, so that no arrival falls on the end of a step, where rounding would decide.)"""
         work = drawn(seed, num, gap_s)
-        model = EngineModel(slots, kv_tokens, "preempt", chunk, cost=CostModel(0.0101371, 0.0021931, context_s, *read))
+        model = EngineModel(slots, kv_tokens, "preempt", chunk, cost=StepCost(0.0101371, 0.0021931, context_s, *read))
         scheduler = OnlineScheduler() if is_shortest else arrival()
         outcome = simulate(work, exact(work.output_tokens), scheduler, model)
         start_s, end_s = play(work, work.output_tokens if is_shortest else work.arrival_s, model)
@@ -92,7 +93,7 @@ class TestEveryScheduler:
     def test_static_batches_by_hand(self):
         """Two batches of two, arrival order: a batch steps as often as its longest row; what ends leaves."""
         work = Workload.of(at_once(4), 0, np.array([10, 20, 5, 30]))
-        model = EngineModel(2, cost=CostModel(1.0, 0.1))
+        model = EngineModel(2, cost=StepCost(1.0, 0.1))
         outcome = simulate(work, exact(work.output_tokens), POLICIES["static-arrival"].make(model), model)
         first = 10 * 1.2 + 10 * 1.1
         assert outcome.end_s == pytest.approx([12, first, first + 5 * 1.2, first + 5 * 1.2 + 25 * 1.1])
@@ -101,7 +102,7 @@ class TestEveryScheduler:
     def test_limits_cut_answers(self):
         """An answer ends at its limit, however long it would be."""
         work = Workload.of(at_once(2), 0, np.array([10, 50]), 20)
-        model = EngineModel(2, cost=CostModel(1.0, 0.0))
+        model = EngineModel(2, cost=StepCost(1.0, 0.0))
         outcome = simulate(work, exact(work.output_tokens), arrival(), model)
         assert outcome.end_s.tolist() == [10, 20]
 
@@ -117,7 +118,7 @@ class TestEveryScheduler:
                 return super().decide(view)
 
         work = Workload.of(np.array([0.0, 4.5, 20.0]), 3, np.array([10, 6, 1]), 16)
-        model = EngineModel(2, 40, "reserve", cost=CostModel(1.0, 0.0))
+        model = EngineModel(2, 40, "reserve", cost=StepCost(1.0, 0.0))
         simulate(work, exact(work.output_tokens), Watching(), model)
         assert seen[0] == (0.0, [], ["0"], 2, 40)
         assert seen[1] == (5.0, [5], ["1"], 1, 40 - 3 - 16)
@@ -135,7 +136,7 @@ class TestEveryScheduler:
                 return super().decide(view)
 
         work = Workload.of(np.array([0.0, 3.5]), 5, np.array([10, 10]))
-        model = EngineModel(2, cost=CostModel(1.0, 0.0))
+        model = EngineModel(2, cost=StepCost(1.0, 0.0))
         outcome = simulate(work, exact(work.output_tokens), Swapping(), model)
         assert outcome.num_put_back == 1
         assert outcome.num_read_tokens == 5 + 5 + (5 + 4)
@@ -160,7 +161,7 @@ class TestMemory:
     def test_a_full_cache_puts_the_youngest_back(self):
         """Two rows of 30 in a cache of 40: the second gives way when both have 20, and goes on when there is room."""
         work = Workload.of(at_once(2), 0, np.array([30, 30]))
-        model = EngineModel(2, 40, cost=CostModel(1.0, 0.0, read_token_s=0.1))
+        model = EngineModel(2, 40, cost=StepCost(1.0, 0.0, read_token_s=0.1))
         outcome = simulate(work, exact(work.output_tokens), arrival(), model)
         assert outcome.num_put_back == 1
         assert outcome.end_s == pytest.approx([30, 30 + 20 * 0.1 + 10])
@@ -168,7 +169,7 @@ class TestMemory:
     def test_reserved_memory_is_free_again(self):
         """Two rows of 16 tokens at a time in a cache of 32, whatever ran before."""
         work = Workload.of(at_once(6), 0, np.array([10] * 6), 16)
-        model = EngineModel(4, 32, "reserve", cost=CostModel(1.0, 0.0))
+        model = EngineModel(4, 32, "reserve", cost=StepCost(1.0, 0.0))
         outcome = simulate(work, exact(work.output_tokens), arrival(), model)
         assert outcome.end_s.tolist() == [10, 10, 20, 20, 30, 30]
 
@@ -189,7 +190,7 @@ def mean_wait_s(outcome: Outcome) -> float:
 class TestQueueingTheory:
     """One slot, Poisson arrivals, a token a millisecond: a single server whose waiting has a closed form."""
 
-    model = EngineModel(1, cost=CostModel(0.001, 0.0))
+    model = EngineModel(1, cost=StepCost(0.001, 0.0))
 
     def waits(self, lengths: Callable[[np.random.Generator, int], np.ndarray], rate: float) -> np.ndarray:
         found = []
@@ -240,7 +241,7 @@ class TestArrivals:
 
     def test_a_load_is_what_was_asked_for(self):
         """Scaled to a load, the engine is busy for about that share of the time; beyond 1 it falls behind."""
-        model = EngineModel(4, cost=CostModel(0.01, 0.001, 1e-6, 0.01, 1e-4))
+        model = EngineModel(4, cost=StepCost(0.01, 0.001, 1e-6, 0.01, 1e-4))
         work = drawn(5, 3000)
         for load in (0.5, 1.5):
             scaled = at_load(work, load, model)
@@ -279,8 +280,8 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("make", "told"),
         [
-            (lambda: CostModel(-1.0), "step_fixed_s is -1.0"),
-            (lambda: CostModel(0.0, 0.0), "takes no time"),
+            (lambda: StepCost(-1.0), "step_fixed_s is -1.0"),
+            (lambda: StepCost(0.0, 0.0), "takes no time"),
             (lambda: EngineModel(0), "slots is 0"),
             (lambda: EngineModel(kv_tokens=0), "kv_tokens is 0"),
             (lambda: EngineModel(64, chunk_tokens=64), "chunk_tokens is 64"),

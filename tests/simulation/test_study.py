@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from lengthwise.cli import main
+from lengthwise.costs import StepCost
 from lengthwise.errors import InputError, UsageError
-from lengthwise.simulation.cost import CostModel
 from lengthwise.simulation.guesses import ClassErrors, exact, kendall_tau, of_tau
 from lengthwise.simulation.machine import EngineModel
 from lengthwise.simulation.policies import BASE
@@ -83,7 +83,7 @@ def log(num: int = 1500) -> Workload:
 
 
 def study(load: float | None, guess=guess_exactly, names: tuple[str, ...] = (BASE, "promise:1", "ratio")) -> Study:
-    model = EngineModel(4, cost=CostModel(0.02, 0.001))
+    model = EngineModel(4, cost=StepCost(0.02, 0.001))
     return Study(log(), guess, StudyConfig(model, names, num_seeds=3, max_requests=500, load=load))
 
 

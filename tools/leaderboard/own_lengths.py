@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from lengthwise.benchmarks.kept import write_text_whole
 from tools.bundled_model.corpus import training_side_prompts, training_stream
 from tools.bundled_model.prompts import read_prompts
 from tools.bundled_model.tokenization import Encoder, token_counter
@@ -59,9 +60,7 @@ def _stage_texts(stage: Stage) -> Iterator[str]:
 
 def write_prompts(rows: list[dict[str, str]], path: Path) -> None:
     """All or nothing: what stands there is taken for whole the next time."""
-    part = path.with_suffix(".part")
-    part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    part.replace(path)
+    write_text_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def collect_command(prompts: Path, lengths: Path) -> list[str]:

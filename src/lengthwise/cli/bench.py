@@ -9,8 +9,7 @@ import typer
 from lengthwise.bundled import PROMPTS_FILE
 from lengthwise.cli import bench_paper, bench_predictors, bench_throughput, bench_transfer
 from lengthwise.cli import options as o
-from lengthwise.cli.bench_inputs import Limit, PromptsFile, open_rows, that_fit
-from lengthwise.cli.bench_inputs import read_requests as read_requests
+from lengthwise.cli.bench_inputs import Limit, PromptsFile, open_rows, read_requests, that_fit
 from lengthwise.cli.console import listen, quiet_transformers, say
 from lengthwise.engines.transformers import ModelOptions
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lengthwise import bundled
-from lengthwise.cli.bench_predictors import PageFile, chosen_seeds, write_page
+from lengthwise.cli.bench_predictors import PageFile, chosen_seeds, tables_of, write_page
 from lengthwise.cli.console import listen, say
 from lengthwise.cli.data import Mirror
 from lengthwise.cli.options import Json
-from lengthwise.cli.train import Settings, read_tables
+from lengthwise.cli.train import Settings
 from lengthwise.errors import UsageError
 
 if TYPE_CHECKING:
@@ -93,12 +93,13 @@ def paper(
     from lengthwise.benchmarks.paper.scale import FULL, QUICK
     from lengthwise.benchmarks.paper.store import Store
     from lengthwise.benchmarks.perception.facts import facts
+    from lengthwise.learning.training import TRAINERS
 
     listen(is_quiet=False)
     scale = QUICK if quick else FULL
     chosen = _parts(parts)
     numbers = chosen_seeds(scale.seeds if seeds is None else seeds)
-    tables = {} if settings is None else _tables(settings)
+    tables = tables_of(settings, list(TRAINERS))
     bench = _Bench(Store(work), scale, numbers, tables, None if rows is None else rows.split(","), mirror)
     bench.check_rows()
     found: list[Part] = []
@@ -152,9 +153,9 @@ class _Bench:
         from lengthwise.benchmarks.paper.recorded import RecordedLengths, ReplayConfig
         from lengthwise.benchmarks.paper.rows import Known, other_rows, paper_rows
         from lengthwise.benchmarks.paper.tables import measured
-        from lengthwise.simulation.cost import CostModel
+        from lengthwise.costs import StepCost
 
-        model = CostModel() if cost is None else CostModel.read(cost)
+        model = StepCost() if cost is None else StepCost.read(cost)
         config = ReplayConfig(model, self.scale.num_draws, self.settings)
         on = RecordedLengths(self.store, self._source(train), self._source(test), config)
         part = "recorded" if name == "recorded" else "others"
@@ -209,13 +210,6 @@ def _names(lengths: str) -> list[str]:
     if lengths == EVERY:
         return [name for name in CATALOGUE if name.startswith(f"{EVERY}/")]
     return lengths.split(",")
-
-
-def _tables(path: Path) -> dict[str, dict[str, Any]]:
-    """Of the predictors' kinds; other tables of the file are a record."""
-    from lengthwise.learning.training import TRAINERS
-
-    return {kind: table for kind, table in read_tables(path).items() if kind in TRAINERS and isinstance(table, dict)}
 
 
 def _requests(prompts: str | None, mirror: Path | None) -> list[Any]:

@@ -62,7 +62,7 @@ def predictors(
     listen(is_quiet=False)
     check_limit(limit)
     chosen, numbers = chosen_kinds(kinds), chosen_seeds(seeds)
-    tables = _tables(settings, chosen)
+    tables = tables_of(settings, chosen)
     learned, scored_on = (Source.of(name, mirror, limit) for name in (train, test))
     rare = [] if once is None else chosen_kinds(once)
     cells = _cells(chosen, numbers, target, learned, scored_on, tables, model)
@@ -109,7 +109,7 @@ def chosen_seeds(seeds: str) -> list[int]:
         raise UsageError(f"The seeds are {seeds!r}; whole numbers with commas between them were expected.") from error
 
 
-def _tables(path: Path | None, kinds: list[str]) -> dict[str, dict[str, Any]]:
+def tables_of(path: Path | None, kinds: list[str]) -> dict[str, dict[str, Any]]:
     """The settings of each kind: its table in the file; none where it has none."""
     if path is None:
         return {}

@@ -94,9 +94,9 @@ def simulate(
     as_json: Json = False,
 ) -> int:
     """Replay a log under several policies and say which one pays, by how much, and when none does."""
+    from lengthwise.costs import StepCost
     from lengthwise.report.page import save
     from lengthwise.report.simulation_page import simulation_page
-    from lengthwise.simulation.cost import CostModel
     from lengthwise.simulation.machine import EngineModel
     from lengthwise.simulation.policies import BASE, DEFAULT
     from lengthwise.simulation.study import Study, StudyConfig
@@ -107,7 +107,7 @@ def simulate(
         slots,
         float("inf") if kv_tokens is None else kv_tokens,
         chunk_tokens=chunk_tokens,
-        cost=CostModel() if cost is None else CostModel.read(cost),
+        cost=StepCost() if cost is None else StepCost.read(cost),
     )
     names = tuple(dict.fromkeys([BASE, *(policy or DEFAULT)]))
     config = StudyConfig(model, names, seeds, requests, load)

@@ -106,8 +106,7 @@ class CalibratedPredictor:
         """Write it into `folder`, the inner predictor into a folder inside. Raises PredictorError where that can't be
         saved."""
         target, save_inner = Path(folder), files.saver(self.inner, "the calibrated one")
-        target.mkdir(parents=True, exist_ok=True)
-        (target / files.HEADER).unlink(missing_ok=True)
+        files.begin(target)
         save_inner(target / INNER)
         files.write_arrays(target, {"stated": self.stated, "true": self.true})
         files.write_header(target, KIND, {"model": self.model, "octaves": self.octaves, "card": self.card})

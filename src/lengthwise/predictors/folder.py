@@ -25,6 +25,12 @@ ARRAYS = "arrays.safetensors"
 Array = NDArray[Any]
 
 
+def begin(folder: Path) -> None:
+    """Make `folder` for a predictor. One that stands there is none from here on, until its header is written anew."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / HEADER).unlink(missing_ok=True)
+
+
 def write_header(folder: Path, kind: str, fields: Mapping[str, Any]) -> None:
     """Write `predictor.json`. It comes last: a folder without it was not finished, and is not loaded. Raises
     ValueError on NaN and infinities, which JSON does not have."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lengthwise.errors import UsageError
 from lengthwise.estimates import MAX_TOKENS, LengthEstimates
 from lengthwise.scheduling.kinetic import GrowingQueue, Place, SteadyQueue, UrgencyQueue
+from lengthwise.scheduling.planning import is_unknown
 from lengthwise.scheduling.rows import column
 from lengthwise.scheduling.urgency import Urgency, shortest_mean, tokens_left
 from lengthwise.types import Decision, Start, View, WaitingRequest
@@ -127,6 +128,7 @@ class OnlineScheduler:
 
 
 def _is_unknown(requests: Sequence[WaitingRequest], estimates: LengthEstimates) -> NDArray[np.bool_]:
-    """A curve that never falls, whose end is the request's own limit."""
-    found: NDArray[np.bool_] = estimates.survival[:, -1] >= 1
-    return found & (estimates.limit >= column(requests, "max_tokens")) if np.count_nonzero(found) else found
+    """See `planning.is_unknown`. Most curves fall, and requests come one by one: limits are read only where one
+    doesn't."""
+    never_falls: NDArray[np.bool_] = estimates.survival[:, -1] >= 1
+    return is_unknown(estimates, column(requests, "max_tokens")) if np.count_nonzero(never_falls) else never_falls

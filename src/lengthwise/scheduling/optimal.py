@@ -18,7 +18,7 @@ from lengthwise.errors import UsageError
 from lengthwise.estimates import LengthEstimates
 from lengthwise.scheduling.expected import Outlook, Table
 from lengthwise.scheduling.partition import Batch, Shape, best_plan
-from lengthwise.scheduling.planning import PlanConfig
+from lengthwise.scheduling.planning import PlanConfig, is_unknown
 from lengthwise.scheduling.rows import Rows, column
 from lengthwise.scheduling.static_groups import StaticGroups
 from lengthwise.types import View, WaitingRequest
@@ -77,9 +77,8 @@ class PartitionScheduler(StaticGroups):
         self._shape: Shape | None = None  # for which they were planned
 
     def _kept(self, rows: Rows, requests: Sequence[WaitingRequest], estimates: LengthEstimates) -> Rows:
-        is_unknown = (estimates.survival[:, -1] >= 1) & (estimates.limit >= rows.max_tokens)
         has_failed = column(requests, "num_cuts") >= self.config.max_cuts
-        is_whole = is_unknown | has_failed | (not self.config.fcr)
+        is_whole = is_unknown(estimates, rows.max_tokens) | has_failed | (not self.config.fcr)
         return _CurvedRows(
             **vars(rows),
             survival=estimates.survival,

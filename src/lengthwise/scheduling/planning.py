@@ -84,7 +84,7 @@ def _plan_piece(requests: Sequence[WaitingRequest], estimates: LengthEstimates, 
     room = np.maximum(max_tokens - kept, 1)
     more = {q: _more_tokens(estimates, q, kept, room, config) for q in {config.order_quantile, config.cap_quantile}}
     predicted, granted = more[config.order_quantile], more[config.cap_quantile] if config.fcr else room
-    predicted = np.where(_is_unknown(estimates, max_tokens), _UNKNOWN_TOKENS, predicted)
+    predicted = np.where(is_unknown(estimates, max_tokens), _UNKNOWN_TOKENS, predicted)
     has_failed = num_cuts >= (1 if config.on_cut == "restart" else config.max_cuts)
     return Rows(
         ids=np.fromiter((request.id for request in requests), np.object_, len(requests)),
@@ -98,7 +98,7 @@ def _plan_piece(requests: Sequence[WaitingRequest], estimates: LengthEstimates, 
     )
 
 
-def _is_unknown(estimates: LengthEstimates, max_tokens: Ints) -> NDArray[np.bool_]:
+def is_unknown(estimates: LengthEstimates, max_tokens: Ints) -> NDArray[np.bool_]:
     """A curve that never falls, whose end is the request's own limit."""
     found: NDArray[np.bool_] = (estimates.survival[:, -1] >= 1) & (estimates.limit >= max_tokens)
     return found

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import math
 
-from lengthwise.costs import StepCost
-
-CostModel = StepCost  # the simulator's word for it
-
 
 def steps_s(num_steps: int, first_s: float, growth_s: float) -> float:
     """Seconds of steps of which the first takes `first_s` and each `growth_s` more than the one before."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Literal
 
+from lengthwise.costs import StepCost
 from lengthwise.errors import UsageError
-from lengthwise.simulation.cost import CostModel, steps_s, steps_until
+from lengthwise.simulation.cost import steps_s, steps_until
 from lengthwise.types import RunningRequest
 
 WATERMARK = 0.01  # of the memory is left free when a row enters beside others: vLLM's setting, against rows that come
@@ -31,7 +32,7 @@ class EngineModel:
     memory: Literal["reserve", "preempt"] = "preempt"
     chunk_tokens: int | None = None  # of a step, for writing rows and pieces of prompts; None: prompts are read alone
     patience_row_steps: int = 0  # rows wait for company to be read with (our own engine: 16)
-    cost: CostModel = field(default_factory=CostModel)
+    cost: StepCost = field(default_factory=StepCost)
 
     def __post_init__(self) -> None:
         if self.slots < 1:

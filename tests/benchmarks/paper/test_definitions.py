@@ -8,15 +8,15 @@ import pytest
 from lengthwise.benchmarks.paper.counting import StartedRow, WatchedScheduler, counted
 from lengthwise.benchmarks.paper.replay import Recorded, replayed
 from lengthwise.benchmarks.paper.ways import REFILL, VANILLA, Way
+from lengthwise.costs import StepCost
 from lengthwise.errors import EngineError, UsageError
 from lengthwise.estimates import LengthEstimates
 from lengthwise.scheduling.online import OnlineConfig, OnlineScheduler
 from lengthwise.scheduling.urgency import no_order
-from lengthwise.simulation.cost import CostModel
 from lengthwise.types import RunningRequest, View, WaitingRequest
 
 LENGTHS = {"a": 10, "b": 100, "c": 30, "d": 40}
-A_SECOND_A_STEP = CostModel(step_fixed_s=1.0, step_row_s=0.0)
+A_SECOND_A_STEP = StepCost(step_fixed_s=1.0, step_row_s=0.0)
 
 
 def recorded(*answers: int, prompts: int = 1, limit: int = 512) -> Recorded:
@@ -121,7 +121,7 @@ def test_short_answers_share_larger_batches() -> None:
 def test_reading_and_the_cache_cost_what_they_cost() -> None:
     """Prompts of 3 and 5 tokens are padded to 10: read 2 + 5 s; three steps of 1.2 s and a hundredth a cached token,
     of which each step has two more."""
-    cost = CostModel(1.0, 0.1, 0.01, 2.0, 0.5)
+    cost = StepCost(1.0, 0.1, 0.01, 2.0, 0.5)
     one = Recorded(np.array([3, 5]), np.array([2, 3]), 512)
     seconds, _ = replayed(VANILLA, one, LengthEstimates.unknown(2), cost)
     assert seconds == pytest.approx(7 + 1.30 + 1.32 + 1.34)

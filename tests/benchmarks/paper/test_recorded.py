@@ -14,8 +14,8 @@ from lengthwise.benchmarks.paper.store import Store
 from lengthwise.benchmarks.paper.summary import GAIN, Line
 from lengthwise.benchmarks.paper.tables import Part, measured
 from lengthwise.benchmarks.perception.cells import Source
+from lengthwise.costs import StepCost
 from lengthwise.errors import InputError, PredictorError
-from lengthwise.simulation.cost import CostModel
 from tests.benchmarks.paper.made_up import write_lengths
 
 ROWS = {row.name: row for row in (*other_rows(), *paper_rows(Known("text", "max")))}
@@ -82,7 +82,7 @@ def test_a_second_run_reads_what_is_there(sets: dict[str, Source], tmp_path: Pat
     with monkeypatch.context() as patch:
         patch.setattr(RecordedLengths, "_cell", lambda *_: pytest.fail("it was there"))
         assert lengths(sets, tmp_path).sampled(BASE, [0]) == first
-    twice = lengths(sets, tmp_path, cost=CostModel(0.05, 0.0007)).sampled(BASE, [0])
+    twice = lengths(sets, tmp_path, cost=StepCost(0.05, 0.0007)).sampled(BASE, [0])
     assert twice.points[0]["samples_per_s"] == pytest.approx(first.points[0]["samples_per_s"] / 2)
     assert len(list((tmp_path / "cells").iterdir())) == files + 1
 

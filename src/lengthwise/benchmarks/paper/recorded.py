@@ -16,6 +16,7 @@ from lengthwise.benchmarks.paper.rows import Known, Row
 from lengthwise.benchmarks.paper.store import Store
 from lengthwise.benchmarks.paper.summary import Sample, Sampled
 from lengthwise.benchmarks.perception.cells import Cell, Source
+from lengthwise.costs import StepCost
 from lengthwise.errors import InputError, PredictorError
 from lengthwise.estimates import LengthEstimates
 from lengthwise.learning.data import LengthData
@@ -25,7 +26,6 @@ from lengthwise.learning.splits import folds, prompt_groups
 from lengthwise.learning.training import TrainConfig, train
 from lengthwise.predictors.saved import load_folder
 from lengthwise.protocols import LengthPredictor
-from lengthwise.simulation.cost import CostModel
 from lengthwise.simulation.workload import Ints
 
 CHARACTERS_A_TOKEN = 4  # of prompts, whose tokens were not recorded; they count only where the cost of reading is given
@@ -38,7 +38,7 @@ class ReplayConfig:
     """How lengths are replayed. `num_draws`: samples of prompts a seed, for intervals. `settings`: of predictors, by
     kind."""
 
-    cost: CostModel = field(default_factory=CostModel)
+    cost: StepCost = field(default_factory=StepCost)
     num_draws: int = 20
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 

@@ -12,10 +12,11 @@ import numpy as np
 
 from lengthwise.benchmarks.paper.counting import Counts, StartedRow, counted, steps_of
 from lengthwise.benchmarks.paper.ways import LARGEST_BATCH, Way
+from lengthwise.costs import StepCost
 from lengthwise.errors import EngineError
 from lengthwise.estimates import LengthEstimates
 from lengthwise.simulation.arrivals import at_once
-from lengthwise.simulation.cost import CostModel, steps_s
+from lengthwise.simulation.cost import steps_s
 from lengthwise.simulation.machine import EngineModel
 from lengthwise.simulation.policies import BASE, policy
 from lengthwise.simulation.simulator import simulate
@@ -44,7 +45,7 @@ class Recorded:
         return Recorded(self.prompt_tokens[rows], self.answer_tokens[rows], self.max_tokens)
 
 
-def replayed(way: Way, recorded: Recorded, estimates: LengthEstimates, cost: CostModel) -> tuple[float, Counts]:
+def replayed(way: Way, recorded: Recorded, estimates: LengthEstimates, cost: StepCost) -> tuple[float, Counts]:
     """Seconds to the last answer, and what was computed. `estimates`: natural lengths, one row a request."""
     if way.order == "refill":
         return _refilled(way, recorded, cost)
@@ -52,7 +53,7 @@ def replayed(way: Way, recorded: Recorded, estimates: LengthEstimates, cost: Cos
 
 
 class _InBatches:
-    def __init__(self, way: Way, recorded: Recorded, estimates: LengthEstimates, cost: CostModel) -> None:
+    def __init__(self, way: Way, recorded: Recorded, estimates: LengthEstimates, cost: StepCost) -> None:
         self._recorded, self._natural, self._cost = recorded, estimates, cost
         self._lengths = {str(row): tokens for row, tokens in enumerate(recorded.answer_tokens.tolist())}
         self._prompts = recorded.prompt_tokens.tolist()
@@ -99,7 +100,7 @@ class _InBatches:
         self._scheduler.add(back, natural.given(written).capped(limit))
 
 
-def _refilled(way: Way, recorded: Recorded, cost: CostModel) -> tuple[float, Counts]:
+def _refilled(way: Way, recorded: Recorded, cost: StepCost) -> tuple[float, Counts]:
     """A row that has ended leaves, and the next request to come takes its place: nothing is padded."""
     columns = (recorded.prompt_tokens, recorded.answer_tokens, recorded.max_tokens)
     workload = Workload.of(at_once(len(recorded)), *columns)

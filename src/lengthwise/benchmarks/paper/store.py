@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lengthwise import __version__
-from lengthwise.benchmarks.perception.running import read_whole, write_whole
-from lengthwise.errors import UsageError
+from lengthwise.benchmarks.kept import make_folders, read_whole, write_text_whole, write_whole
 from lengthwise.predictors.folder import HEADER
 
 FORMAT = 1  # of a cell's file: a newer one is another cell
@@ -26,11 +25,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        try:
-            for name in ("cells", "predictors", "lengths"):
-                (folder / name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"{folder} can't be written ({error.strerror}); use another --work.") from error
+        make_folders(folder, ("cells", "predictors", "lengths"))
 
     def once(self, name: str, depends_on: Mapping[str, Any], make: Callable[[], Fields]) -> Fields:
         """The figures of this cell: those that are there, else new ones, kept when they are whole."""
@@ -47,9 +42,7 @@ class Store:
         """A file of rows, written when all of them are there."""
         path = self.folder / "lengths" / f"{name}-{_digest(_key(depends_on))}.jsonl"
         if not path.is_file():
-            part = path.with_suffix(".part")
-            part.write_text("".join(json.dumps(row) + "\n" for row in make()), encoding="utf-8")
-            part.replace(path)
+            write_text_whole(path, "".join(json.dumps(row) + "\n" for row in make()))
         return path
 
     def predictor(self, name: str, make: Callable[[Path], None]) -> Path:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lengthwise.benchmarks.kept import make_folders, read_whole, write_whole
 from lengthwise.benchmarks.perception.cells import Cell
-from lengthwise.errors import UsageError
 from lengthwise.predictors.folder import HEADER
 
 log = logging.getLogger("lengthwise")
@@ -41,11 +41,7 @@ class Work:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        try:
-            for name in ("cells", "trained", "predictors", "logs"):
-                (folder / name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"{folder} can't be written ({error.strerror}); use another --work.") from error
+        make_folders(folder, ("cells", "trained", "predictors", "logs"))
 
     def finished(self, cell: Cell) -> dict[str, Any] | None:
         """What is known of a cell, None where it is not finished."""
@@ -111,22 +107,6 @@ def run_all(work: Work, cells: Sequence[Cell]) -> Iterator[Result]:
         else:
             log.info("%d of %d: %s: MAE %.1f", number, len(cells), cell.name, result.figures["mae"])
         yield result
-
-
-def read_whole(path: Path) -> dict[str, Any] | None:
-    """None where there is no file, or not a whole one."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not there, or not whole: it is made again
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def write_whole(path: Path, fields: dict[str, Any]) -> None:
-    """Put into its place when it is whole."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
 
 
 def _reason(path: Path, code: int) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from lengthwise.benchmarks.kept import write_whole
 from lengthwise.benchmarks.perception.cells import Cell, open_model
 from lengthwise.errors import LengthwiseError
 from lengthwise.learning.labels import Target, label_one
@@ -103,9 +104,7 @@ def main(arguments: list[str]) -> int:
     except LengthwiseError as error:
         print(error, file=sys.stderr)
         return 1
-    part = Path(f"{out}.part")
-    part.write_text(json.dumps(result) + "\n", encoding="utf-8")
-    os.replace(part, out)
+    write_whole(Path(out), result)
     return 0
 
 

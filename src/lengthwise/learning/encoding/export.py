@@ -50,15 +50,21 @@ def exported(model: WantedChances) -> bytes:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter warns of its own parts."""
-    exporter = logging.getLogger("torch.onnx")
-    level = exporter.level
-    exporter.setLevel(logging.ERROR)
+    with errors_alone("torch.onnx"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def errors_alone(logger: str | None) -> Iterator[None]:
+    """What this logger (None: the root) says below an error is not heard."""
+    found = logging.getLogger(logger)
+    level = found.level
+    found.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        exporter.setLevel(level)
+        found.setLevel(level)
 
 
 def _stripped(proto: object) -> bytes:

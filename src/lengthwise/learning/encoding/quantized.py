@@ -7,17 +7,15 @@ are large, into the weights (SmoothQuant, arXiv 2211.10438).
 
 from __future__ import annotations
 
-import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lengthwise.learning.encoding.export import exported
+from lengthwise.learning.encoding.export import errors_alone, exported
 from lengthwise.learning.encoding.network import WantedChances
 from lengthwise.learning.encoding.prompts import EncodedPrompts, Indices
 from lengthwise.predictors.encoder.session import INPUTS
@@ -33,7 +31,8 @@ def quantized(model: WantedChances, prompts: EncodedPrompts, rows: Indices) -> b
 
     batches = [prompts.batch(rows[at : at + 1]) for at in range(min(len(rows), NUM_PROMPTS))]
     smooth(model, batches)
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    # The quantizer recommends, through the root logger, what the export has done already.
+    with tempfile.TemporaryDirectory() as folder, errors_alone(None):
         whole, small = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
         whole.write_bytes(exported(model))
         quantize_static(
@@ -109,15 +108,3 @@ def largest_inputs(model: WantedChances, batches: Sequence[tuple[Tensor, ...]]) 
     for hook in hooks:
         hook.remove()
     return found
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantizer recommends, through the root logger, what the export has done already."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(level)

@@ -89,8 +89,7 @@ class EncoderPredictor:
     def save(self, folder: str | Path) -> None:
         """Write it into `folder`, which is made where it does not exist: ONNX, JSON, safetensors; 90 MB a MiniLM."""
         target, weights = Path(folder), self.weights
-        target.mkdir(parents=True, exist_ok=True)
-        (target / files.HEADER).unlink(missing_ok=True)
+        files.begin(target)
         contents = {MODEL: weights.model, TOKENIZER: weights.tokenizer.encode()}
         for name, content in contents.items():
             (target / name).write_bytes(content)

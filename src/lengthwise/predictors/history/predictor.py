@@ -109,8 +109,7 @@ class HistoryPredictor:
         """Write it into `folder`, the base into a folder inside. Raises PredictorError where that can't be saved."""
         target = Path(folder)
         save_base = None if isinstance(self.base, UnknownPredictor) else files.saver(self.base, "the history")
-        target.mkdir(parents=True, exist_ok=True)
-        (target / files.HEADER).unlink(missing_ok=True)
+        files.begin(target)
         if save_base is not None:
             save_base(target / BASE)
         else:

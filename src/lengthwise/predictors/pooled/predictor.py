@@ -83,8 +83,7 @@ class PooledPredictor:
         base can't be saved."""
         target = Path(folder)
         save_base = None if self.base is None else files.saver(self.base, "the pooling predictor")
-        target.mkdir(parents=True, exist_ok=True)
-        (target / files.HEADER).unlink(missing_ok=True)
+        files.begin(target)
         if save_base is not None:
             save_base(target / BASE)
         files.write_arrays(target, {**self.net.arrays(), **self._curves()})

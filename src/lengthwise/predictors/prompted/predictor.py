@@ -90,8 +90,7 @@ class PromptedPredictor:
         identity is noted. Raises PredictorError on an adapter whose weights are a pickle."""
         target = Path(folder)
         adapter = None if self._adapter is None else AdapterFiles.read(self._adapter)
-        target.mkdir(parents=True, exist_ok=True)
-        (target / files.HEADER).unlink(missing_ok=True)
+        files.begin(target)
         if adapter is not None:
             adapter.write(target / FOLDER)
         if self.learned is not None:

@@ -89,8 +89,7 @@ class RemainingPredictor:
         """Write it into `folder`, the base into a folder inside: JSON, text and safetensors. Raises PredictorError
         where the base can't be saved."""
         target, save_base = Path(folder), files.saver(self.base, "the predictor of what remains")
-        target.mkdir(parents=True, exist_ok=True)
-        (target / files.HEADER).unlink(missing_ok=True)
+        files.begin(target)
         save_base(target / BASE)
         content = self.trees.encode()
         (target / TREES).write_bytes(content)

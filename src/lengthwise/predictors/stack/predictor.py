@@ -94,8 +94,7 @@ class StackPredictor:
         """Write it into `folder`, each base into a folder inside. Raises PredictorError where one can't be saved."""
         target, weights = Path(folder), self.weights
         savers = [files.saver(base, "the stack") for base in self.bases]
-        target.mkdir(parents=True, exist_ok=True)
-        (target / files.HEADER).unlink(missing_ok=True)
+        files.begin(target)
         for number, save in enumerate(savers):
             save(target / BASE.format(number))
         write_vocabulary(target, weights.vocabulary)

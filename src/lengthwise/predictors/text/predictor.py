@@ -127,8 +127,7 @@ class TextPredictor:
     def save(self, folder: str | Path) -> None:
         """Write it into `folder`, which is made where it does not exist: JSON, text and safetensors, 1 to 3 MB."""
         target, weights = Path(folder), self.weights
-        target.mkdir(parents=True, exist_ok=True)
-        (target / files.HEADER).unlink(missing_ok=True)
+        files.begin(target)
         write_vocabulary(target, weights.vocabulary)
         arrays, digest = weights.boosting.save(target) if weights.boosting else ({}, {})
         files.write_arrays(

@@ -98,8 +98,7 @@ class LenPredictor:
     def save(self, folder: str | Path) -> None:
         """JSON and safetensors, and the adapter as PEFT saves it, with a model card, in a folder inside."""
         target, weights = Path(folder), self.weights
-        target.mkdir(parents=True, exist_ok=True)
-        (target / files.HEADER).unlink(missing_ok=True)
+        files.begin(target)
         self.adapter.write(target / FOLDER)
         files.write_arrays(target, {name: getattr(weights, name) for name in ("vector", "head", "bias", "marginal")})
         learned_from = self.learned_from.to_json()

@@ -65,8 +65,7 @@ class LoraPredictor:
     def save(self, folder: str | Path) -> None:
         """JSON and safetensors, and the adapter as PEFT saves it, with a model card, in a folder inside."""
         target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
-        (target / files.HEADER).unlink(missing_ok=True)
+        files.begin(target)
         self.adapter.write(target / FOLDER)
         files.write_arrays(target, self.learned.arrays())
         fields = {"model": self.model, "learned_from": self.learned_from.to_json(), "card": self.card}
