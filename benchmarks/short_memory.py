@@ -25,11 +25,15 @@ from lengthwise.predictors.saved import resolve
 from lengthwise.protocols import LengthPredictor, Scheduler
 from lengthwise.scheduling.arrival import ArrivalScheduler
 from lengthwise.scheduling.named import grouped, refill
-from lengthwise.scheduling.refill import RefillConfig, RefillScheduler
 from lengthwise.types import Completion
 
 WHOLE_ANSWERS, MAX_ROWS, LIMIT = 16, 256, 512
 REFERENCE = "refilled in arrival order, whole limits"
+
+
+def default() -> Scheduler:
+    return refill(makes_room=True)
+
 
 Way = tuple[Callable[[], Scheduler], LengthPredictor | str]
 
@@ -52,11 +56,11 @@ def main(num_prompts: str = "1000", num_rounds: str = "3") -> None:
     _, known = answer((refill, learned))
     ways: dict[str, Way] = {
         "static batches, arrival order": (lambda: ArrivalScheduler(MAX_ROWS), "none"),
-        REFERENCE: (lambda: RefillScheduler(RefillConfig(group_size=1, fcr=False)), "none"),
-        "refilled, longest first, whole limits": (lambda: refill(fcr=False), learned),
+        REFERENCE: (refill, "none"),
+        "refilled, whole limits": (refill, learned),
         "sorted batches, cut and continued": (grouped, learned),
-        "default": (refill, learned),
-        "true lengths": (refill, OraclePredictor({one.id: one.completion_tokens for one in known})),
+        "default": (default, learned),
+        "true lengths": (default, OraclePredictor({one.id: one.completion_tokens for one in known})),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(int(num_rounds)):

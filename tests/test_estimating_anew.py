@@ -61,11 +61,13 @@ def learner(monkeypatch) -> Learning:
     return Learning()
 
 
-def run_of(learner: Learning, window: int | None = None, **capabilities) -> tuple[Loop, WatchedEngine]:
+def run_of(
+    learner: Learning, window: int | None = None, margin: float = 2.0, **capabilities
+) -> tuple[Loop, WatchedEngine]:
     config = ReplayConfig(Capabilities(max_running=8, **capabilities), progress_interval_s=0.0)
     engine = WatchedEngine(ReplayEngine(LENGTHS, config))
     requests = IterableFeed(Request(name, f"prompt {name}") for name in LENGTHS)
-    scheduler = RefillScheduler(RefillConfig(group_size=CHUNK))
+    scheduler = RefillScheduler(RefillConfig("expected", margin))
     return Loop(engine, learner, scheduler, requests, Counts(), Control(), window), engine
 
 
@@ -97,7 +99,7 @@ def test_what_is_ordered_anew_starts_near_its_place(learner, window):
 
 def test_what_was_cut_goes_on_before_what_never_began(learner):
     """In little memory rows are cut; a lesson does not put them behind hundreds of others."""
-    made, engine = run_of(learner, kv_tokens=1_500)
+    made, engine = run_of(learner, margin=0.0, kv_tokens=1_100, makes_room=True)
     answers = list(made.completions())
     assert {one.id: one.completion_tokens for one in answers} == {name: min(n, 512) for name, n in LENGTHS.items()}
     begun: dict[str, int] = {}

@@ -13,6 +13,7 @@ from lengthwise.feeds import IterableFeed
 from lengthwise.loop import Control, Counts, Loop
 from lengthwise.pipeline import Pipeline
 from lengthwise.predictors.constant import ConstantPredictor
+from lengthwise.scheduling.grouping import GroupedScheduler
 from lengthwise.scheduling.refill import RefillScheduler
 from lengthwise.testing import recorded_lengths
 from lengthwise.types import Capabilities, PromptRead, Request
@@ -59,7 +60,7 @@ class Reviser:
         return LengthEstimates.certain(states[:, 0])
 
 
-class Watching(RefillScheduler):
+class Watching(GroupedScheduler):
     """It keeps what waits again, and what is said of it."""
 
     def __init__(self):

@@ -111,9 +111,13 @@ class LengthEstimates:
     def quantile(self, q: float) -> Floats:
         """Tokens n with P(length ≤ n) = q, float32 (n): from `at_least` to `limit`, inf in an open tail. A whole
         number of tokens above `at_least` is its ceiling, but at least `at_least + 1`."""
-        if not 0 < q < 1:
+        return self.quantiles(np.full(len(self), q))
+
+    def quantiles(self, q: NDArray[np.float64]) -> Floats:
+        """The same with a q for each row (n)."""
+        if not np.all((q > 0) & (q < 1)):
             raise ValueError(f"A quantile lies between 0 and 1; {q} does not.")
-        target = np.float32(1 - q) * self._mass
+        target = (1 - q).astype(np.float32) * self._mass
         in_tail = self._tail_start * (MIN_SURVIVAL / target)
         found = np.where(target > MIN_SURVIVAL, self._curve_quantile(target), in_tail)
         return np.minimum(np.maximum(found, self.at_least), self._hard_limit).astype(np.float32)

@@ -383,7 +383,8 @@ class Loop:
     def _view(self, capabilities: Capabilities) -> View:
         free_rows = max(0, capabilities.max_running - len(self.running))
         free_kv_tokens = capabilities.kv_tokens - self.reserved_kv_tokens
-        return View(self.clock(), self.waiting, self.running, free_rows, free_kv_tokens)
+        memory = (free_kv_tokens, capabilities.kv_tokens, capabilities.kv_block_tokens)
+        return View(self.clock(), self.waiting, self.running, free_rows, *memory)
 
     def _start(self, start: Start, capabilities: Capabilities) -> None:
         waiting, tracked = self.waiting.pop(start.id), self.tracked[start.id]

@@ -185,8 +185,9 @@ class RunningRequest:
 class View:
     """All that a scheduler may look at. `waiting` and `running` are live mappings in order of arrival and of start.
 
-    `free_kv_tokens` is what the engine's key/value memory still takes (prompt + cap of everything that runs is
-    reserved); infinite where the engine has no such limit.
+    `kv_tokens` is what the engine's key/value memory holds in all, in blocks of `kv_block_tokens`; `free_kv_tokens` is
+    what it still takes when prompt + cap of everything that runs is reserved. Infinite where the engine has no such
+    limit.
     """
 
     now_s: float
@@ -194,6 +195,8 @@ class View:
     running: Mapping[str, RunningRequest]
     free_rows: int
     free_kv_tokens: float = math.inf
+    kv_tokens: float = math.inf
+    kv_block_tokens: int = 1
 
 
 @dataclass(slots=True)  # not frozen, as WaitingRequest
@@ -230,6 +233,10 @@ class Capabilities:
 
     max_running: int  # rows at once
     kv_tokens: float = math.inf  # prompt and answer tokens that fit at once
+    kv_block_tokens: int = 1  # what a row takes of them is rounded up to these
+    # When what runs outgrows the memory it gives a row back (Cut, `memory`), so caps may add up to more; and whenever a
+    # row leaves it reports the progress of the others, for whoever reckons with what they hold.
+    makes_room: bool = False
     can_cut: bool = True  # honours `cap`
     can_continue: bool = True  # honours `tokens_so_far`
     can_preempt: bool = True  # `cancel` gives the tokens back

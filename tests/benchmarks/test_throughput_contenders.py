@@ -11,7 +11,7 @@ import pytest
 from lengthwise.benchmarks.baseline import generate_in_batches, writing_on
 from lengthwise.benchmarks.throughput.contenders import choose, contenders
 from lengthwise.benchmarks.throughput.continuous import ContinuousBatching
-from lengthwise.benchmarks.throughput.engines import RecordedPrompts, WatchedRows
+from lengthwise.benchmarks.throughput.engines import RecordedPrompts, Watch, WatchedRows
 from lengthwise.benchmarks.throughput.scheduled import Scheduled, TrueLengths
 from lengthwise.benchmarks.throughput.vllm_cpu import PYTHON_VARIABLE, VllmCpu
 from lengthwise.benchmarks.throughput.workload import Setup, Workload
@@ -20,7 +20,7 @@ from lengthwise.engines.transformers.loading import load_model
 from lengthwise.errors import EngineError, UsageError
 from lengthwise.pipeline import Pipeline
 from lengthwise.testing import NoisyOracle
-from lengthwise.types import Prepared, Request
+from lengthwise.types import Cut, Prepared, Request
 
 MAX_TOKENS = 60  # above the paper's bin of 50, so that its caps cut
 REQUESTS = tuple(Request(f"r{i}", f"write {'word ' * (i % 7)}number {i}") for i in range(12))
@@ -115,12 +115,22 @@ def test_computed_positions_are_counted_by_what_runs(samples, mode, wanted):
 
 @pytest.mark.parametrize("mode", ["natural", "recorded"])
 def test_rows_that_are_put_back_are_counted(samples, mode):
-    """Guesses of half the length cut rows where length decides; the paper writes them again, the default goes on."""
-    assert samples[mode, "default"].num_put_back > 0
-    assert samples[mode, "default"].recomputed_tokens == 0
+    """Guesses of half the length cut the paper's rows where length decides, and it writes them again; the default
+    throws nothing away."""
+    assert samples[mode, "paper"].num_put_back > 0
     assert samples[mode, "paper"].recomputed_tokens > 0
+    assert samples[mode, "default"].recomputed_tokens == 0
     for name in ("ours_arrival", "worst_case", "oracle"):
         assert samples[mode, name].num_put_back == 0, name
+
+
+def test_what_the_engine_puts_back_is_counted():
+    """For want of memory or at a cap; what was cancelled is not."""
+    watch = Watch(60)
+    for name in ("memory", "cap", "cancelled"):
+        watch.start(name, 0)
+        watch.seen([Cut(name, (1, 2), name)])
+    assert watch.num_put_back == 2
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -19,6 +19,7 @@ from lengthwise.predictors.cold_start.study import Lesson, Study
 from lengthwise.predictors.text.predictor import TextPredictor
 from lengthwise.predictors.unknown import UnknownPredictor
 from lengthwise.protocols import Learner
+from lengthwise.scheduling.refill import RefillConfig, RefillScheduler
 from lengthwise.testing import FakeHTTPEngine, WatchedEngine, check_predictor
 from lengthwise.types import Capabilities, Completion, ErrorInfo, Failed, PredictedTokens, Progress, Request
 
@@ -42,7 +43,7 @@ def replay(lengths: dict[str, int], max_running: int = 8, **capabilities: Any) -
 
 
 def test_auto_learns_and_switches_over(caplog):
-    """Where the first words tell the length, a few hundred answers show it; the rest goes longest first, and what was
+    """Where the first words tell the length, a few hundred answers show it; the last go by length, and what was
     expected of it stands in its completions. Answers are the same as in arrival order."""
     requests, lengths = job(600)
     engine = WatchedEngine(replay(lengths))
@@ -66,8 +67,7 @@ def test_auto_learns_and_switches_over(caplog):
     by_id = {one.id: one for one in answers}
     assert not any(by_id[name].predicted for name in first)
     assert all(by_id[name].predicted for name in rest)
-    half = len(rest) // 2
-    assert np.mean([lengths[name] for name in rest[:half]]) > 3 * np.mean([lengths[name] for name in rest[half:]])
+    assert np.mean([lengths[name] for name in rest[-128:-64]]) > 2 * np.mean([lengths[name] for name in rest[-16:]])
 
 
 def test_noise_never_switches():
@@ -192,17 +192,18 @@ def learner_in_background(kept: list[object]) -> ColdStartPredictor:
 
 
 def test_estimating_anew_keeps_rows_and_memory_in_order():
-    """In the memory of four whole answers, rows are cut and go on while lessons come: each request ends once with its
-    whole answer, limits hold, and nothing is expected in the end."""
+    """In the memory of four whole answers, rows are put back and go on while lessons come: each request ends once with
+    its whole answer, and nothing is expected in the end."""
     requests, lengths = job(900, seed=3)
-    engine = WatchedEngine(replay(lengths, kv_tokens=4 * 540))
-    with Pipeline(engine=engine, window=200) as pipeline:
+    engine = WatchedEngine(replay(lengths, max_running=32, kv_tokens=4 * 540, makes_room=True))
+    scheduler = RefillScheduler(RefillConfig("expected", margin=0.0))
+    with Pipeline(engine=engine, scheduler=scheduler, window=200) as pipeline:
         answers = pipeline.run(requests)
         learner = pipeline.predictor
     assert isinstance(learner, ColdStartPredictor)
     assert learner.switched_at is not None
     assert {one.id: one.completion_tokens for one in answers} == {name: min(n, 512) for name, n in lengths.items()}
-    assert len(engine.started) > 900  # some were cut
+    assert len(engine.started) > 900  # some were put back
     assert pipeline.counts.predicted_remaining_tokens == pytest.approx(0, abs=1)
     assert pipeline.counts.written_tokens == 0
 

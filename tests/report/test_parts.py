@@ -174,7 +174,7 @@ class TestTimeline:
         lengths = rng.integers(1, 200, 150)
         workload = Workload.of(np.cumsum(rng.exponential(0.5, 150)), 20, lengths, 256)
         chosen = policy(name)
-        engine = EngineModel(4, 700, memory="reserve" if chosen.is_reserving else "preempt")
+        engine = EngineModel(4, 700, memory=chosen.memory)
         estimates = of_tau(lengths, 0.5, rng)
         plain = simulate(workload, estimates, chosen.make(engine), engine)
         trace = traced(name, workload, estimates, engine)

@@ -25,7 +25,7 @@ from lengthwise.protocols import Scheduler
 from lengthwise.scheduling.arrival import ArrivalScheduler
 from lengthwise.scheduling.grouping import GroupedScheduler, GroupingConfig
 from lengthwise.scheduling.named import PAPER, optimal, refill
-from lengthwise.scheduling.refill import RefillConfig, RefillScheduler
+from lengthwise.scheduling.refill import RefillScheduler
 from lengthwise.scheduling.sizing import MemorySizing
 from lengthwise.types import WaitingRequest
 from tests.scheduling.toy_engine import ToyEngine
@@ -60,7 +60,9 @@ class World:
 
     def play(self, scheduler: Scheduler, max_rows: int, kv_tokens: float = math.inf) -> ToyEngine:
         is_static = not isinstance(scheduler, RefillScheduler)
-        engine = ToyEngine(scheduler, self.lengths, self.estimate, max_rows, kv_tokens, is_static=is_static)
+        makes_room = not is_static and scheduler.config.memory == "expected"
+        known = (self.lengths, self.estimate, max_rows, kv_tokens)
+        engine = ToyEngine(scheduler, *known, is_static=is_static, makes_room=makes_room)
         engine.add([WaitingRequest(name, PROMPT_TOKENS, LIMIT) for name in self.lengths])
         engine.run()
         assert engine.finished == {name: min(length, LIMIT) for name, length in self.lengths.items()} | engine.finished
@@ -113,8 +115,16 @@ def grouped(**changes: object) -> Make:
     return lambda: GroupedScheduler(replace(GroupingConfig(), **changes))  # type: ignore[arg-type]
 
 
-def refilled(**changes: object) -> Make:
-    return lambda: RefillScheduler(replace(RefillConfig(), **changes))  # type: ignore[arg-type]
+def refilled() -> Scheduler:
+    return refill(makes_room=True)
+
+
+class InArrivalOrder(RefillScheduler):
+    """It is told nothing."""
+
+    def add(self, requests: Sequence[WaitingRequest], estimates: LengthEstimates) -> None:
+        limits = [request.max_tokens for request in requests]
+        super().add(requests, LengthEstimates.unknown(len(requests)).capped(limits))
 
 
 SCHEDULES: dict[str, Make] = {
@@ -125,9 +135,9 @@ SCHEDULES: dict[str, Make] = {
     "parted by expected time (optimal)": optimal,
     "the paper's, batches from memory": lambda: GroupedScheduler(replace(PAPER, sizing=MemorySizing())),
     "the paper's, its table": lambda: GroupedScheduler(PAPER),
-    "refill, arrival order": refilled(group_size=1),
-    "refill, longest first, no caps": refilled(fcr=False),
-    "refill, longest first (default)": refill,
+    "refill, arrival order": InArrivalOrder,
+    "refill, whole limits": refill,
+    "refill (default)": refilled,
 }
 
 SWEEPS: dict[str, Sequence[object]] = {
@@ -159,7 +169,7 @@ def main() -> None:
     settings = [Setting(rows, read) for read in (0.0, 0.05, 0.1) for rows in (32, 64, 128)]
     settings += [Setting(512, 0.05, rows * (PROMPT_TOKENS + LIMIT)) for rows in (16, 32)]
     show(SCHEDULES, worlds, settings)
-    show({"oracle, sorted": grouped(), "oracle, refill": refill}, oracles, settings)
+    show({"oracle, sorted": grouped(), "oracle, refill": refilled}, oracles, settings)
     print("against arrival order in batches of 16, on an engine that holds 256 rows")
     show(SCHEDULES, worlds, [Setting(256, read, arrival_rows=16) for read in (0.0, 0.05, 0.1)])
 

@@ -34,7 +34,6 @@ def test_the_default_refills_where_the_engine_can():
 def test_the_ready_made_are_what_the_configurations_say():
     """Sorted, sizes from memory, cut answers go on."""
     assert refill().config == RefillConfig()
-    assert RefillConfig().on_cut == "continue"
     assert grouped().config == GroupingConfig()
     assert GroupingConfig().sizing == MemorySizing()
     assert GroupingConfig().on_cut == "continue"
@@ -55,12 +54,21 @@ def test_the_paper_s_caps_fail_as_often_as_the_paper_s():
 
 
 @pytest.mark.parametrize("missing", ["can_cut", "can_continue"])
-@pytest.mark.parametrize("name", ["refill", "grouped", "optimal", "paper"])
+@pytest.mark.parametrize("name", ["grouped", "optimal", "paper"])
 def test_an_engine_that_can_not_cut_and_continue_gets_no_caps(name: str, missing: str):
     """Failure collection is off, and nothing else."""
     scheduler = make(name, replace(ABLE, **{missing: False}))
-    assert isinstance(scheduler, GroupedScheduler | PartitionScheduler | RefillScheduler)
+    assert isinstance(scheduler, GroupedScheduler | PartitionScheduler)
     assert scheduler.config == replace(make(name, ABLE).config, fcr=False)
+
+
+@pytest.mark.parametrize("missing", [None, "makes_room", "can_continue"])
+def test_memory_is_promised_twice_only_where_the_engine_makes_room(missing: str | None):
+    """It must give rows back when it is full, and go on with them later; else each reserves its limit."""
+    able = replace(ABLE, makes_room=True)
+    scheduler = make("refill", replace(able, **{missing: False}) if missing else able)
+    assert isinstance(scheduler, RefillScheduler)
+    assert scheduler.config.memory == ("limits" if missing else "expected")
 
 
 def test_arrival_order_takes_the_engine_s_batch_size():

@@ -19,9 +19,10 @@ class ToyEngine:
     """Plays engine and caller for `scheduler`: adds, decides whenever something ended, decodes, puts cut rows back.
 
     `lengths` are the natural lengths by id, `estimate` gives curves that are not yet limited. With `rng`, rows are
-    at times cut for another reason than their cap. Raises AssertionError when a rule is broken: what starts waits
-    and fits, caps are within the limit, a static batch starts only into an empty engine, and an empty engine never
-    idles.
+    at times cut for another reason than their cap. `makes_room`: more may be started than memory holds if all reach
+    their caps; when it is full, the youngest row is put back. Raises AssertionError when a rule is broken: what starts
+    waits and fits, caps are within the limit, a static batch starts only into an empty engine, and an empty engine
+    never idles.
     """
 
     scheduler: Scheduler
@@ -31,6 +32,7 @@ class ToyEngine:
     kv_tokens: float = math.inf
     rng: random.Random | None = None
     is_static: bool = True  # a batch may start only into an empty engine
+    makes_room: bool = False
 
     waiting: dict[str, WaitingRequest] = field(default_factory=dict)
     running: dict[str, RunningRequest] = field(default_factory=dict)
@@ -45,6 +47,7 @@ class ToyEngine:
     num_padded_read_tokens: int = 0
     recomputed_tokens: int = 0
     num_foreign_cuts: int = 0  # not by a cap
+    num_made_room: int = 0
 
     def add(self, requests: Sequence[WaitingRequest]) -> None:
         limits = [request.max_tokens for request in requests]
@@ -72,8 +75,8 @@ class ToyEngine:
 
     def decide(self) -> list[Start]:
         reserved = sum(row.reserved_kv_tokens for row in self.running.values())
-        view = View(0.0, self.waiting, self.running, self.max_rows - len(self.running), self.kv_tokens - reserved)
-        starts = self.scheduler.decide(view)
+        free_rows, free_kv_tokens = self.max_rows - len(self.running), self.kv_tokens - reserved
+        starts = self.scheduler.decide(View(0.0, self.waiting, self.running, free_rows, free_kv_tokens, self.kv_tokens))
         assert all(isinstance(start, Start) for start in starts)
         assert not (self.is_static and starts and self.running), "a batch starts only into an empty engine"
         for start in starts:
@@ -87,6 +90,11 @@ class ToyEngine:
         if not self.running:
             return
         num = min(self._end(row) - row.num_tokens for row in self.running.values())
+        if self.makes_room and len(self.running) > 1:
+            num = min(num, max(0, int(min(self.kv_tokens - self.held_tokens, 2**40)) // len(self.running)))
+            if num == 0:
+                self.num_made_room += 1
+                return self._put_back([self.running.pop(list(self.running)[-1])])
         self.num_steps += num
         self.num_row_steps += num * len(self.running)
         self.num_padded_row_steps += num * len(self.batches[-1])
@@ -97,6 +105,10 @@ class ToyEngine:
         if self.rng and self.running and self.rng.random() < 0.1:
             self.num_foreign_cuts += 1
             self._put_back([self.running.pop(self.rng.choice(list(self.running)))])
+
+    @property
+    def held_tokens(self) -> int:
+        return sum(row.prompt_tokens + row.num_tokens for row in self.running.values())
 
     # -- how ---------------------------------------------------------------------------------------------------
 
@@ -116,7 +128,7 @@ class ToyEngine:
         self.batches.append(starts)
         held = [row.prompt_tokens + row.num_tokens for row in self.running.values()]
         self.num_padded_read_tokens += len(held) * max(held)
-        reserved = sum(row.reserved_kv_tokens for row in self.running.values())
+        reserved = self.held_tokens if self.makes_room else sum(r.reserved_kv_tokens for r in self.running.values())
         assert len(self.running) <= max(self.max_rows, 1), f"{len(self.running)} rows of {self.max_rows}"
         assert reserved <= self.kv_tokens or len(self.running) == 1, f"{reserved} tokens of {self.kv_tokens}"
 

@@ -44,7 +44,9 @@ class World:
     def engine(self, scheduler: Scheduler, *, has_foreign_cuts: bool = False) -> ToyEngine:
         rng = random.Random(self.seed) if has_foreign_cuts else None
         is_static = not isinstance(scheduler, RefillScheduler)
-        return ToyEngine(scheduler, self.lengths, self.estimate, self.max_rows, self.kv_tokens, rng, is_static)
+        makes_room = not is_static and scheduler.config.memory == "expected"
+        known = (self.lengths, self.estimate, self.max_rows, self.kv_tokens)
+        return ToyEngine(scheduler, *known, rng, is_static, makes_room)
 
     @property
     def expected(self) -> dict[str, int]:
@@ -95,16 +97,8 @@ def configs(draw: st.DrawFn) -> GroupingConfig:
 
 
 def refill_configs() -> st.SearchStrategy[RefillConfig]:
-    return st.builds(
-        RefillConfig,
-        group_size=st.sampled_from([1, 3, 8, 4096]),
-        order_quantile=st.sampled_from([0.5, 0.9]),
-        bin_tokens=st.sampled_from([1, 7, 50]),
-        fcr=st.booleans(),
-        cap_quantile=st.sampled_from([0.2, 0.8]),
-        on_cut=st.sampled_from(["continue", "restart"]),
-        max_cuts=st.integers(1, 3),
-    )
+    memory, margin = st.sampled_from(["expected", "limits"]), st.sampled_from([0.0, 1.0, 3.0])
+    return st.builds(RefillConfig, memory=memory, margin=margin, seed=st.integers(0, 3))
 
 
 def partition_configs() -> st.SearchStrategy[PartitionConfig]:

@@ -83,7 +83,7 @@ class TestEveryScheduler:
         """All policies, those of the package in static batches too: row-steps are the tokens, written again or not."""
         work = drawn(1, 120, 0.05)
         chosen = policy(name)
-        model = EngineModel(4, kv_tokens, "reserve" if chosen.is_reserving else "preempt")
+        model = EngineModel(4, kv_tokens, chosen.memory)
         guess = of_tau(work.output_tokens, 0.5, np.random.default_rng(0))
         outcome = simulate(work, guess, chosen.make(model), model)
         assert (outcome.end_s > outcome.start_s).all()

@@ -6,6 +6,7 @@ an answer never had is found out.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,12 +45,14 @@ class _Row:
     natural_tokens: int
     max_tokens: int
     first_step: int  # the engine's step at which its answer would have begun, had it always run
+    prompt_tokens: int
 
 
 class ReplayEngine:
     """Answers whose natural length is `lengths[request.id]` tokens; an id without one fails (`no_recorded_length`).
     Progress of all rows is reported with an end, when the interval is over, unless its capabilities say that it
-    reports none.
+    reports none. Where they say that it makes room, the youngest row is put back whenever the memory is full, and
+    progress is reported with every end.
 
     `now_s` is the engine's own clock: it moves by the cost of the steps. `num_steps` and `num_row_steps` count
     decode steps and the rows that were in them.
@@ -103,7 +106,7 @@ class ReplayEngine:
         assert isinstance(prepared, Prepared), "only prepared requests are started"
         natural = max(1, self._lengths[request.id])
         num_tokens = len(tokens_so_far)
-        row = _Row(request.id, natural, prepared.max_tokens, self.num_steps - num_tokens)
+        row = _Row(request.id, natural, prepared.max_tokens, self.num_steps - num_tokens, prepared.prompt_tokens)
         num_more = min(natural, prepared.max_tokens, cap) - num_tokens
         self._rows[request.id] = row
         self._num_started += 1
@@ -118,13 +121,15 @@ class ReplayEngine:
             return self._report_cancelled()
         if not self._rows:
             return []
+        if self._num_steps_that_fit < 1:
+            return [self._make_room(), *self._progress()]
         ended = self._decode_to_next_end()
         for row in ended:
             del self._rows[row.id]
         return [self._ending(row) for row in ended] + self._progress()
 
     def _progress(self) -> list[Event]:
-        is_due = self.now_s - self._last_progress_s >= self._config.progress_interval_s
+        is_due = self.now_s - self._last_progress_s >= self._config.progress_interval_s or self.capabilities.makes_room
         if not (is_due and self.capabilities.reports_progress):
             return []
         self._last_progress_s = self.now_s
@@ -138,18 +143,37 @@ class ReplayEngine:
     def _report_cancelled(self) -> list[Event]:
         rows = [self._rows.pop(name) for name in dict.fromkeys(self._cancelled)]
         self._cancelled.clear()
-        self._ends = [end for end in self._ends if end[2].id in self._rows]
-        heapify(self._ends)
+        self._forget_ends()
         return [Cut(row.id, tuple(range(self.num_steps - row.first_step)), "cancelled") for row in rows]
 
     def _decode_to_next_end(self) -> list[_Row]:
         """Run until rows end; which, in order of their starts."""
-        end = self._ends[0][0]
-        self._decode(end - self.num_steps)
+        end = min(self._ends[0][0], self.num_steps + self._num_steps_that_fit)
+        self._decode(int(end) - self.num_steps)
         ended: list[_Row] = []
         while self._ends and self._ends[0][0] == end:
             ended.append(heappop(self._ends)[2])
         return ended
+
+    @property
+    def _num_steps_that_fit(self) -> float:
+        """Until the memory is full; one row alone may outgrow it."""
+        capabilities = self.capabilities
+        if not capabilities.makes_room or capabilities.kv_tokens == math.inf or len(self._rows) < 2:
+            return math.inf
+        held = sum(row.prompt_tokens + self.num_steps - row.first_step for row in self._rows.values())
+        return (capabilities.kv_tokens - held) // len(self._rows)
+
+    def _make_room(self) -> Cut:
+        name = next(reversed(self._rows))
+        row = self._rows.pop(name)
+        self._forget_ends()
+        return Cut(name, tuple(range(self.num_steps - row.first_step)), "memory")
+
+    def _forget_ends(self) -> None:
+        """Of rows that are gone."""
+        self._ends = [end for end in self._ends if end[2].id in self._rows]
+        heapify(self._ends)
 
     def _decode(self, num_steps: int) -> None:
         cost_s = num_steps * (self._config.step_fixed_s + len(self._rows) * self._config.step_per_row_s)

@@ -100,7 +100,7 @@ class Trace:
 def traced(name: str, workload: Workload, estimates: LengthEstimates, engine: EngineModel) -> Trace:
     """A policy on one workload, by its name, as a study runs it."""
     chosen = policy(name)
-    model = replace(engine, memory="reserve") if chosen.is_reserving else engine
+    model = replace(engine, memory=chosen.memory)
     timeline = Timeline()
     timeline.note(float(workload.arrival_s[0]), 0)
     outcome = simulate(workload, estimates, WatchedScheduler(chosen.make(model), timeline), model)

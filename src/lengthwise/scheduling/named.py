@@ -37,9 +37,10 @@ PAPER = GroupingConfig(
 )
 
 
-def refill(*, fcr: bool = True) -> RefillScheduler:
-    """Longest first, into every row that is free. `fcr` False: no caps at all, however short the memory is."""
-    return RefillScheduler(RefillConfig(fcr=fcr))
+def refill(*, makes_room: bool = False) -> RefillScheduler:
+    """Into every row that is free, the job's last requests in the order that ends it soonest. `makes_room`: the engine
+    does (see Capabilities), so rows enter by what they will probably hold."""
+    return RefillScheduler(RefillConfig(memory="expected" if makes_room else "limits"))
 
 
 def grouped(*, fcr: bool = True) -> GroupedScheduler:
@@ -66,7 +67,7 @@ def make(name: str, capabilities: Capabilities, cost: StepCost | None = None) ->
     if name == "default":
         name = "refill" if capabilities.can_refill else "grouped"
     if name == "refill":
-        return refill(fcr=can_cap)
+        return refill(makes_room=capabilities.makes_room and capabilities.can_continue)
     if name == "grouped":
         return grouped(fcr=can_cap)
     if name == "optimal":

@@ -13,7 +13,7 @@ from lengthwise.errors import UsageError
 from lengthwise.estimates import MAX_TOKENS, LengthEstimates
 from lengthwise.scheduling.kinetic import GrowingQueue, Place, SteadyQueue, UrgencyQueue
 from lengthwise.scheduling.planning import is_unknown
-from lengthwise.scheduling.rows import column
+from lengthwise.scheduling.rows import int_column
 from lengthwise.scheduling.urgency import Urgency, shortest_mean, tokens_left
 from lengthwise.types import Decision, Start, View, WaitingRequest
 
@@ -131,4 +131,4 @@ def _is_unknown(requests: Sequence[WaitingRequest], estimates: LengthEstimates) 
     """See `planning.is_unknown`. Most curves fall, and requests come one by one: limits are read only where one
     doesn't."""
     never_falls: NDArray[np.bool_] = estimates.survival[:, -1] >= 1
-    return is_unknown(estimates, column(requests, "max_tokens")) if np.count_nonzero(never_falls) else never_falls
+    return is_unknown(estimates, int_column(requests, "max_tokens")) if np.count_nonzero(never_falls) else never_falls

@@ -19,7 +19,7 @@ from lengthwise.estimates import LengthEstimates
 from lengthwise.scheduling.expected import Outlook, Table
 from lengthwise.scheduling.partition import Batch, Shape, best_plan
 from lengthwise.scheduling.planning import PlanConfig, is_unknown
-from lengthwise.scheduling.rows import Rows, column
+from lengthwise.scheduling.rows import Rows, int_column
 from lengthwise.scheduling.static_groups import StaticGroups
 from lengthwise.types import View, WaitingRequest
 
@@ -77,7 +77,7 @@ class PartitionScheduler(StaticGroups):
         self._shape: Shape | None = None  # for which they were planned
 
     def _kept(self, rows: Rows, requests: Sequence[WaitingRequest], estimates: LengthEstimates) -> Rows:
-        has_failed = column(requests, "num_cuts") >= self.config.max_cuts
+        has_failed = int_column(requests, "num_cuts") >= self.config.max_cuts
         is_whole = is_unknown(estimates, rows.max_tokens) | has_failed | (not self.config.fcr)
         return _CurvedRows(
             **vars(rows),

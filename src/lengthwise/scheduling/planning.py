@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lengthwise.errors import UsageError
 from lengthwise.estimates import LengthEstimates
-from lengthwise.scheduling.rows import Ints, Rows, column
+from lengthwise.scheduling.rows import Ints, Rows, ids_of, int_column
 from lengthwise.types import WaitingRequest
 
 # Where a request stands of which nothing is known: with its like, in order of arrival, however their limits differ.
@@ -77,8 +77,8 @@ def plan(requests: Sequence[WaitingRequest], estimates: LengthEstimates, config:
 
 
 def _plan_piece(requests: Sequence[WaitingRequest], estimates: LengthEstimates, config: PlanConfig) -> Rows:
-    num_tokens, max_tokens = column(requests, "num_tokens"), column(requests, "max_tokens")
-    num_cuts = column(requests, "num_cuts")
+    num_tokens, max_tokens = int_column(requests, "num_tokens"), int_column(requests, "max_tokens")
+    num_cuts = int_column(requests, "num_cuts")
     restarts = (num_cuts > 0) & (num_tokens > 0) & (config.on_cut == "restart")
     kept = np.where(restarts, 0, num_tokens)
     room = np.maximum(max_tokens - kept, 1)
@@ -87,8 +87,8 @@ def _plan_piece(requests: Sequence[WaitingRequest], estimates: LengthEstimates, 
     predicted = np.where(is_unknown(estimates, max_tokens), _UNKNOWN_TOKENS, predicted)
     has_failed = num_cuts >= (1 if config.on_cut == "restart" else config.max_cuts)
     return Rows(
-        ids=np.fromiter((request.id for request in requests), np.object_, len(requests)),
-        prompt_tokens=column(requests, "prompt_tokens"),
+        ids=ids_of(requests),
+        prompt_tokens=int_column(requests, "prompt_tokens"),
         num_tokens=kept,
         max_tokens=max_tokens,
         predicted_tokens=np.where(has_failed, room, predicted),

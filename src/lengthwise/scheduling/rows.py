@@ -13,31 +13,15 @@ from numpy.typing import NDArray
 from lengthwise.types import Start, WaitingRequest
 
 Ints = NDArray[np.int64]
+Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Requests that wait, one entry a request in every column (int64 tokens). Slicing gives views, nothing is copied.
-
-    `num_tokens` are written and kept; `predicted_tokens` and `granted_tokens` count from there: how many more are
-    expected (the order), and after how many more the row may be cut. `restarts` marks rows whose written tokens
-    are thrown away when they start, `was_cut` those that have run before.
-    """
+class Columns:
+    """Requests as columns: arrays with an entry a request along their first axis. Slicing gives views, nothing is
+    copied."""
 
     ids: NDArray[np.object_]
-    prompt_tokens: Ints
-    num_tokens: Ints
-    max_tokens: Ints
-    predicted_tokens: Ints
-    granted_tokens: Ints
-    restarts: NDArray[np.bool_]
-    was_cut: NDArray[np.bool_]
-
-    @classmethod
-    def empty(cls) -> Rows:
-        none = np.zeros(0, np.int64)
-        no = np.zeros(0, np.bool_)
-        return cls(np.zeros(0, np.object_), none, none, none, none, none, no, no)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
@@ -55,6 +39,30 @@ class Rows:
         keep = np.fromiter((id not in ids for id in self.ids), np.bool_, len(self))
         return self if keep.all() else self[keep]
 
+
+@dataclass(frozen=True)
+class Rows(Columns):
+    """Requests that wait, one entry a request in every column (int64 tokens).
+
+    `num_tokens` are written and kept; `predicted_tokens` and `granted_tokens` count from there: how many more are
+    expected (the order), and after how many more the row may be cut. `restarts` marks rows whose written tokens
+    are thrown away when they start, `was_cut` those that have run before.
+    """
+
+    prompt_tokens: Ints
+    num_tokens: Ints
+    max_tokens: Ints
+    predicted_tokens: Ints
+    granted_tokens: Ints
+    restarts: NDArray[np.bool_]
+    was_cut: NDArray[np.bool_]
+
+    @classmethod
+    def empty(cls) -> Self:
+        none = np.zeros(0, np.int64)
+        no = np.zeros(0, np.bool_)
+        return cls(np.zeros(0, np.object_), none, none, none, none, none, no, no)
+
     @property
     def room_tokens(self) -> Ints:
         """How many more tokens each answer may have within its own limit."""
@@ -67,6 +75,10 @@ class Rows:
         return [Start(id, cap, None, restart) for id, cap, restart in zip(*columns, strict=True)]
 
 
-def column(requests: Sequence[WaitingRequest], name: str) -> Ints:
+def int_column(requests: Sequence[WaitingRequest], name: str) -> Ints:
     """One attribute of many requests as an array."""
     return np.fromiter(map(attrgetter(name), requests), np.int64, len(requests))
+
+
+def ids_of(requests: Sequence[WaitingRequest]) -> NDArray[np.object_]:
+    return np.fromiter((request.id for request in requests), np.object_, len(requests))

@@ -30,8 +30,8 @@ class StaticGroups(ABC):
         self._group_size = group_size
         self._groups_per_collection = groups_per_collection
         self._longest_first = longest_first
-        self._fresh = RowQueue()
-        self._collected = RowQueue()
+        self._fresh = RowQueue(Rows.empty())
+        self._collected = RowQueue(Rows.empty())
         self._group = Rows.empty()  # what is left of it, in the order in which it runs
         self._num_groups = 0  # of new requests since cut rows were last planned
         self._removed: set[str] = set()

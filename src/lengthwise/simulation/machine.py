@@ -13,6 +13,8 @@ from lengthwise.errors import UsageError
 from lengthwise.simulation.cost import steps_s, steps_until
 from lengthwise.types import RunningRequest
 
+Memory = Literal["reserve", "preempt", "planned"]
+
 WATERMARK = 0.01  # of the memory is left free when a row enters beside others: vLLM's setting, against rows that come
 # and go at once
 
@@ -21,15 +23,16 @@ WATERMARK = 0.01  # of the memory is left free when a row enters beside others: 
 class EngineModel:
     """What is simulated. Raises UsageError on a value out of range.
 
-    Memory that is short can be kept in two ways. `reserve`: a row starts when its prompt and its cap fit beside what
-    others have reserved (our own engine). `preempt`: a row enters when what it has fits, and when the cache is full,
+    Memory that is short can be kept in three ways. `reserve`: a row starts when its prompt and its cap fit beside what
+    others have reserved (static batches). `preempt`: a row enters when what it has fits, and when the cache is full,
     the youngest row is put back and reads all of its tokens again later (vLLM); what to start next is asked for one by
-    one, so this is for policies that fill rows as they come free.
+    one, so this is for policies that fill rows as they come free. `planned`: the same, but who starts is up to the
+    policy, which looks ahead (our own engine).
     """
 
     slots: int = 64
     kv_tokens: float = math.inf
-    memory: Literal["reserve", "preempt"] = "preempt"
+    memory: Memory = "preempt"
     chunk_tokens: int | None = None  # of a step, for writing rows and pieces of prompts; None: prompts are read alone
     patience_row_steps: int = 0  # rows wait for company to be read with (our own engine: 16)
     cost: StepCost = field(default_factory=StepCost)
@@ -46,7 +49,7 @@ class EngineModel:
 
     @property
     def is_preempting(self) -> bool:
-        return self.memory == "preempt" and self.kv_tokens < math.inf
+        return self.memory != "reserve" and self.kv_tokens < math.inf
 
 
 class MachineRow(RunningRequest):

@@ -21,19 +21,18 @@ from lengthwise.scheduling.urgency import (
     shortest_quantile,
     shortest_tail_mean,
 )
-from lengthwise.simulation.machine import EngineModel
+from lengthwise.simulation.machine import EngineModel, Memory
 
 BASE = "arrival"
 
 
 @dataclass(frozen=True)
 class Policy:
-    """`make` gives a fresh scheduler for one run on such an engine. `is_reserving`: it plans memory by itself, so rows
-    are not put back (`EngineModel.memory`)."""
+    """`make` gives a fresh scheduler for one run on such an engine. `memory`: see EngineModel."""
 
     title: str
     make: Callable[[EngineModel], Scheduler]
-    is_reserving: bool = False
+    memory: Memory = "preempt"
 
 
 def _online(urgency: Urgency, *, is_ageing: bool = False) -> Callable[[EngineModel], Scheduler]:
@@ -63,15 +62,19 @@ POLICIES: dict[str, Policy] = {
     "longest": Policy("longest mean first", _online(longest_mean)),
     "gittins-aged": Policy("highest Gittins index first, ageing", _online(gittins, is_ageing=True)),
     "longest-aged": Policy("longest mean first, ageing", _online(longest_mean, is_ageing=True)),
-    "refill": Policy("longest first in groups, refilled", lambda engine: named.refill(), is_reserving=True),
+    "refill": Policy(
+        "arrival order, the last in the order that ends soonest; memory by what rows will probably hold",
+        lambda engine: named.refill(makes_room=True),
+        "planned",
+    ),
     "static-arrival": Policy(
-        "static batches in arrival order", lambda engine: ArrivalScheduler(engine.slots), is_reserving=True
+        "static batches in arrival order", lambda engine: ArrivalScheduler(engine.slots), "reserve"
     ),
-    "static-grouped": Policy("static batches, sorted in groups", lambda engine: named.grouped(), is_reserving=True),
+    "static-grouped": Policy("static batches, sorted in groups", lambda engine: named.grouped(), "reserve"),
     "static-optimal": Policy(
-        "static batches, parted by expected time", lambda engine: named.optimal(engine.cost), is_reserving=True
+        "static batches, parted by expected time", lambda engine: named.optimal(engine.cost), "reserve"
     ),
-    "static-paper": Policy("static batches, the paper's scheduling", lambda engine: named.paper(), is_reserving=True),
+    "static-paper": Policy("static batches, the paper's scheduling", lambda engine: named.paper(), "reserve"),
 }
 DEFAULT = (BASE, "promise:1", "promise", "ratio", "shortest-aged", "shortest", "gittins", "longest")
 

@@ -143,7 +143,7 @@ class _Run:
 
     def _decide(self) -> None:
         """What is to start; where rows are put back for want of memory one by one, as long as the last one fits."""
-        if not self._engine.is_preempting:
+        if self._engine.memory == "planned" or not self._engine.is_preempting:
             self._carry_out(self._num_free, self._engine.kv_tokens - self._reserved_tokens)
             return
         while self._num_free and self._machine.is_door_free and self._carry_out(1, math.inf):
@@ -152,7 +152,7 @@ class _Run:
     def _carry_out(self, free_rows: int, free_kv_tokens: float) -> int:
         """The scheduler's decisions; how many starts there were."""
         machine = self._machine
-        view = View(machine.now_s, self._waiting, machine.running, free_rows, free_kv_tokens)
+        view = View(machine.now_s, self._waiting, machine.running, free_rows, free_kv_tokens, self._engine.kv_tokens)
         num_starts = 0
         for decision in self._scheduler.decide(view):
             if isinstance(decision, Preempt):

@@ -153,7 +153,7 @@ class Study:
 def run(name: str, workload: Workload, estimates: LengthEstimates, engine: EngineModel) -> dict[str, float]:
     """One policy's figures on one workload."""
     chosen = policy(name)
-    model = replace(engine, memory="reserve") if chosen.is_reserving else engine
+    model = replace(engine, memory=chosen.memory)
     return simulate(workload, estimates, chosen.make(model), model).figures()
 
 

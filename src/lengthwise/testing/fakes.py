@@ -67,8 +67,9 @@ class NoisyOracle:
 class WatchedEngine:
     """An engine that checks, from outside, what is asked of it and what it reports. Passes everything on.
 
-    Rows and key/value memory are never exceeded (but one request alone is let through), nothing runs twice, and
-    every start ends in exactly one Cut, Finished or Failed. `started` lists ids in order of their starts.
+    Rows are never exceeded, nor, unless the engine makes room, key/value memory (but one request alone is let
+    through), nothing runs twice, and every start ends in exactly one Cut, Finished or Failed. `started` lists ids in
+    order of their starts.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -97,7 +98,8 @@ class WatchedEngine:
         num_tokens = prepared.prompt_tokens + cap
         total, limits = self.reserved_tokens + num_tokens, self.capabilities
         assert len(self._reserved) < limits.max_running, f"{len(self._reserved) + 1} rows of {limits.max_running}"
-        assert total <= limits.kv_tokens or not self._reserved, f"{total} tokens of {limits.kv_tokens}"
+        is_free = limits.makes_room or total <= limits.kv_tokens
+        assert is_free or not self._reserved, f"{total} tokens of {limits.kv_tokens}"
         self._reserved[request.id] = num_tokens
         self.started.append(request.id)
         self._engine.start(request, tokens_so_far, cap, priority)

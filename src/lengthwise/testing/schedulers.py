@@ -12,12 +12,13 @@ from lengthwise.testing.fakes import FakeHTTPEngine, NoisyOracle, WatchedEngine,
 from lengthwise.types import Capabilities, Request, Start, View, WaitingRequest
 
 
-def check_scheduler(make: Callable[[], Scheduler]) -> None:
+def check_scheduler(make: Callable[[], Scheduler], *, makes_room: bool = False) -> None:
     """Every request ends exactly once, limits of rows and memory hold, nothing starves; on engines that cut and that
-    don't, with estimates that are exact, noisy and absent, and with memory for little more than one request."""
+    don't, with estimates that are exact, noisy and absent, and with memory for little more than one request.
+    `makes_room`: memory is up to the engine (see Capabilities)."""
     for sigma in (None, 0.0, 0.7):
         for max_running, kv_tokens in ((1, 600), (7, 2_000), (64, float("inf"))):
-            _check_run(make, sigma, Capabilities(max_running=max_running, kv_tokens=kv_tokens))
+            _check_run(make, sigma, Capabilities(max_running, kv_tokens, makes_room=makes_room))
     _check_without_cuts(make)
     _check_unknown_is_arrival_order(make)
     _check_remove(make)

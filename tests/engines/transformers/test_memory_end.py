@@ -71,7 +71,7 @@ def test_a_known_budget_is_reserved_at_once(make_engine: Make, tools: Any, monke
         answers.append(tools.Driver(engine, at_once=8).run(requests))
         monkeypatch.undo()
     assert answers[0] == answers[1]
-    assert sizes[1_500] == [1_500 // BLOCK_TOKENS + 8]
+    assert sizes[1_500] == [-(-1_500 // BLOCK_TOKENS)]
     assert sizes[math.inf][0] < sizes[1_500][0]
 
 
@@ -105,7 +105,7 @@ def test_a_row_alone_may_use_what_others_have_left(
     for length in (2, 1):  # of the input at which memory ends: a prompt, then a step
         tools.Driver(engine, at_once=12).run(many)
         assert cache.num_blocks >= 12
-        with room_for(loaded_ids().model, lambda ids, n=length: ids.shape[1] >= n and cache.num_blocks > 2, ERRORS[0]):
+        with room_for(loaded_ids().model, lambda ids, n=length: ids.shape[1] >= n and cache.num_blocks > 3, ERRORS[0]):
             assert tools.Driver(engine).run([one]) == expected
 
 
@@ -172,7 +172,7 @@ def test_a_full_cache_puts_the_newest_row_back(
     loaded = replace(loaded_ids(), eos_token_ids=())
     requests = [replace(r, max_tokens=130 + i) for i, r in enumerate(tools.make_requests(6, max_prompt=20))]
     expected = tools.Driver(make_engine(loaded=loaded), at_once=6).run(requests)
-    engine = make_engine(loaded=loaded, max_running=6, kv_tokens=1)
+    engine = make_engine(loaded=loaded, max_running=6, kv_tokens=400)
     driver = tools.Driver(engine, at_once=6)
     assert driver.run(requests) == expected
     assert any(cut.reason == "memory" for cut in driver.cuts)
@@ -190,7 +190,7 @@ def test_a_row_that_is_larger_than_the_cache_fails(
         replace(grows, max_tokens=200),
         replace(long, prompt="7 " * 150, max_tokens=5),
     ]
-    answers = tools.Driver(make_engine(loaded=loaded, max_running=2, kv_tokens=1)).run(requests)
+    answers = tools.Driver(make_engine(loaded=loaded, max_running=2, kv_tokens=128)).run(requests)
     assert [isinstance(answers[request.id], Failed) for request in requests] == [False, True, True]
 
 

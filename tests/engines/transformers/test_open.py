@@ -6,6 +6,7 @@ import pytest
 
 from lengthwise.engines.transformers import ModelOptions, RunOptions, memory, open_engine
 from lengthwise.engines.transformers import open as open_module
+from lengthwise.engines.transformers.cache import BLOCK_TOKENS, num_blocks_for
 from lengthwise.engines.transformers.engine import TransformersEngine
 from lengthwise.engines.transformers.generate_engine import GenerateEngine
 from lengthwise.engines.transformers.loading import load_model
@@ -80,7 +81,7 @@ def test_rows_and_tokens_stay_within_a_small_memory(tiny_llama_dir, monkeypatch,
     monkeypatch.setattr(memory, "free_bytes", lambda device: num_tokens * token_bytes)
     size = row_size(loaded, RunOptions(memory_share=0.8))
     assert 1 <= size.max_running <= max_rows
-    assert (size.kv_tokens + 64 * size.max_running) * 1.25 <= 0.8 * num_tokens
+    assert num_blocks_for(size.kv_tokens) * BLOCK_TOKENS * 1.25 <= 0.8 * num_tokens
 
 
 def test_memory_that_ends_while_opening_is_a_model_error(tiny_llama_dir, monkeypatch):

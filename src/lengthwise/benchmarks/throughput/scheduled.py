@@ -37,8 +37,8 @@ def paper_scheduler(capabilities: Capabilities) -> Scheduler:
 
 
 def whole_limits(capabilities: Capabilities) -> Scheduler:
-    """Refilled, longest first, but every row reserves its limit."""
-    return named.refill(fcr=False)
+    """Refilled, but every row reserves its limit."""
+    return named.refill()
 
 
 class Scheduled(Contender):

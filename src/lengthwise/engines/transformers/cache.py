@@ -26,8 +26,8 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from lengthwise.engines.transformers.rows import Row
 
 # Two cores, 128 rows of 50–550 tokens, 8 heads of 32: 32, 64 and 128 take the same time within noise. Half a
-# block a row is lost: 32 tokens.
-BLOCK_TOKENS = 64
+# block a row is lost: 16 tokens.
+BLOCK_TOKENS = 32
 
 
 def num_blocks_for(num_tokens: int) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from lengthwise.engines.transformers.answer_text import AnswerText
-from lengthwise.engines.transformers.cache import BLOCK_TOKENS, OutOfBlocks
+from lengthwise.engines.transformers.cache import BLOCK_TOKENS, OutOfBlocks, num_blocks_for
 from lengthwise.engines.transformers.forward import RowModel
 from lengthwise.engines.transformers.model import LoadedModel
 from lengthwise.engines.transformers.prompts import Prompts
@@ -46,7 +46,7 @@ class RowEngineConfig:
     max_padding_tokens: int = 64  # in one such pass: on two cores a 4M-parameter model takes as long for a pass more
     patience_row_steps: int = 16  # rows wait for company until their waiting costs as much as a pass of their own:
     # two cores, 64 rows, a row that ends every other step: 5 ms a pass, 0.2 ms a row and step
-    progress_interval_s: float = 0.5  # a person's eye, and a scheduler's, needs no more
+    progress_interval_s: float = 0.5  # a person's eye needs no more; a scheduler is told whenever a row has left
 
     def __post_init__(self) -> None:
         for name in ("max_running", "kv_tokens", "max_read_tokens"):
@@ -170,7 +170,8 @@ class TransformersEngine(RowsEngine):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(max_running=self._max_running, kv_tokens=self._config.kv_tokens)
+        memory = (self._config.kv_tokens, BLOCK_TOKENS)
+        return Capabilities(self._max_running, *memory, makes_room=True)
 
     def pool_prompts(self, pooling: Pooling | None) -> bool:
         """See `protocols.PromptPooling`. For `entropy` the prompts' logits are made as well, a part at a time."""
@@ -293,7 +294,7 @@ class TransformersEngine(RowsEngine):
     def _take_events(self) -> list[Event]:
         events, self._ended = [*self._model.prompts.take(), *self._ended], []
         now_s = time.monotonic()
-        if now_s - self._last_progress_s >= self._config.progress_interval_s:
+        if len(events) > 0 or now_s - self._last_progress_s >= self._config.progress_interval_s:
             self._last_progress_s = now_s
             events += [Progress(row.id, len(row.tokens)) for row in self._running]
         return events
@@ -307,6 +308,6 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def _max_blocks(config: RowEngineConfig, context_tokens: int) -> int:
-    """Blocks for `kv_tokens`, at most what full rows need, and one more a row, whose last block is never full."""
-    tokens = min(config.kv_tokens, config.max_running * context_tokens)
-    return int(tokens // BLOCK_TOKENS) + config.max_running
+    """Blocks for `kv_tokens`, at most what full rows need."""
+    blocks_of_full_rows = config.max_running * num_blocks_for(context_tokens)
+    return int(min(config.kv_tokens / BLOCK_TOKENS + 1 - 1 / BLOCK_TOKENS, blocks_of_full_rows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -48,6 +49,7 @@ class RowModel:
         self._max_read_tokens = max_read_tokens
         self._max_padding_tokens = max_padding_tokens
         self._num_reserved = num_reserved
+        self._places: _Places | None = None  # None when blocks were taken or moved
         self.last_view: BlockView | None = None
         self.prompts = PromptPool(loaded.model)
 
@@ -123,6 +125,8 @@ class RowModel:
         if num_touched > self._cache.num_blocks:
             self._cache.resize(min(self._blocks.max_blocks, max(num_touched * 5 // 4, self._num_reserved)))
         self._cache.clean(num_touched)
+        if growing:
+            self._places = None
         for row in growing:
             self._blocks.take(row, row.position + 1)
 
@@ -134,6 +138,7 @@ class RowModel:
     def _move_together(self) -> None:
         """Move rows into the gaps. They have their new blocks only when all layers have been copied; whichever copy is
         nobody's is cleared, as it may hold NaN."""
+        self._places = None
         moves = self._blocks.moves_to_compact()
         nobodys: Collection[int] = moves.values()
         try:
@@ -173,6 +178,29 @@ class RowModel:
         self.prompts.add_prompts(rows, seen)
 
     def _plan(self, rows: Sequence[Row]) -> tuple[BlockView, StepWrite]:
+        if self._places is None or self._places.rows != rows:
+            self._places = _Places.of(rows, self._loaded.device)
+        places = self._places
+        position = np.array([row.position for row in rows], dtype=np.int64)
+        view = BlockView(places.owner, places.start, self._send(position))
+        return view, StepWrite(places.last, self._send(position % BLOCK_TOKENS), len(places.owner))
+
+    def _send(self, array: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(array).to(self._loaded.device)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Which blocks the rows have; the same from step to step, until one enters, leaves, or takes another block. `owner`
+    and `start` are BlockView's `row` and `start`; `last` (long, rows): each row's last block."""
+
+    rows: Sequence[Row]
+    owner: Tensor
+    start: Tensor
+    last: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], device: torch.device) -> _Places:
         num_blocks = np.array([len(row.blocks) for row in rows])
         blocks = np.fromiter(chain.from_iterable(row.blocks for row in rows), dtype=np.int64, count=num_blocks.sum())
         last = num_blocks.cumsum() - 1
@@ -180,12 +208,7 @@ class RowModel:
         owner, start = np.zeros(num_read, dtype=np.int64), np.full(num_read, _FAR, dtype=np.int64)
         owner[blocks] = np.repeat(np.arange(len(rows)), num_blocks)
         start[blocks] = (np.arange(len(blocks)) - np.repeat(last - num_blocks + 1, num_blocks)) * BLOCK_TOKENS
-        position = np.array([row.position for row in rows], dtype=np.int64)
-        view = BlockView(self._send(owner), self._send(start), self._send(position))
-        return view, StepWrite(self._send(blocks[last]), self._send(position % BLOCK_TOKENS), num_read)
-
-    def _send(self, array: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(array).to(self._loaded.device)
+        return cls(list(rows), *(torch.from_numpy(array).to(device) for array in (owner, start, blocks[last])))
 
 
 def _blocks_needed_soon(row: Row) -> int:

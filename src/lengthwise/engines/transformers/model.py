@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -29,7 +30,7 @@ class LoadedModel:
     eos_token_ids: tuple[int, ...]
     encode_prompt: EncodePrompt
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
         """Where inputs go (the embedding's device, also when the model is sharded)."""
         device: torch.device = self.model.get_input_embeddings().weight.device

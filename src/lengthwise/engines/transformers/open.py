@@ -124,12 +124,9 @@ def row_size(loaded: LoadedModel, run: RunOptions) -> Size:
 
 
 def _row_tokens(layout: KvLayout, max_rows: int, loaded: LoadedModel, run: RunOptions) -> float:
-    """The token budget of the block cache; what its growth and the rows' last blocks take is kept back (a row of 64
-    tokens or more takes at most twice its tokens, so never more than half)."""
+    """The token budget of the block cache, in whole blocks; what its growth takes is kept back."""
     tokens = kv_tokens(layout, max_rows, loaded.context_tokens, run.memory_share / CACHE_GROWTH)
-    if tokens >= max_rows * loaded.context_tokens:
-        return tokens
-    return max(1, tokens - max_rows * BLOCK_TOKENS, tokens // 2)
+    return tokens if tokens == math.inf else max(1, tokens // BLOCK_TOKENS * BLOCK_TOKENS)
 
 
 def _name(loaded: LoadedModel) -> str:

@@ -1,0 +1,53 @@
+"""How many rows may run beside each other, when what each will take is known by its chances only.
+
+Rows end at different times, so what must fit is not the sum of what each takes at its end: it is what those still
+running hold at any one time. (LightLLM's Past-Future scheduler looks ahead so by the lengths of past answers, arXiv
+2507.10150; here each row has chances of its own.) The peak is the expected one and a few standard deviations more; when
+it is exceeded after all, a row is put back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lengthwise.scheduling.rows import Doubles, Ints
+
+MAX_TIMES = 64  # at which memory is looked at; twice as many found no peak that these had missed
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """n rows: tokens that each holds in the cache (n), and how many may yet come, by draw (n × draws; 0: this draw is
+    refuted, not all of a row are)."""
+
+    held_tokens: Ints
+    more_tokens: Ints
+
+    def at(self, times: Ints) -> tuple[Doubles, Doubles]:
+        """Mean and variance of the tokens that each row holds after so many more steps (t): n × t."""
+        num_alive = (self.more_tokens[:, :, None] >= times).sum(axis=1)
+        chance = num_alive / np.count_nonzero(self.more_tokens, axis=1)[:, None]
+        tokens = self.held_tokens[:, None] + times
+        return chance * tokens, chance * (1 - chance) * tokens**2
+
+
+def num_that_fit(running: Outlook, waiting: Outlook, kv_tokens: float, margin: float) -> int:
+    """How many of those that wait, from the first, may run beside those that run: the memory that they need is at no
+    time more than `margin` standard deviations from being too much."""
+    times = _times(np.concatenate([running.more_tokens, waiting.more_tokens]))
+    mean, variance = (column.sum(axis=0) for column in running.at(times))
+    means, variances = (column.cumsum(axis=0) for column in waiting.at(times))
+    peaks = (mean + means + margin * np.sqrt(variance + variances)).max(axis=1)
+    return int(np.searchsorted(np.maximum.accumulate(peaks), kv_tokens, side="right"))
+
+
+def _times(more_tokens: Ints) -> Ints:
+    """Steps after which rows may end: memory grows until then, and falls behind. All, where they are few."""
+    ends = np.unique(more_tokens[more_tokens > 0])
+    if len(ends) <= MAX_TIMES:
+        return ends
+    spread = np.quantile(more_tokens[more_tokens > 0], np.linspace(0, 1, MAX_TIMES), method="nearest")
+    times: Ints = np.unique(spread)
+    return times
