@@ -139,6 +139,15 @@ def test_a_quantile_lies_between_0_and_1(q: float) -> None:
         LengthEstimates.unknown(1).quantile(q)
 
 
+@given(st.lists(curves(), min_size=1, max_size=5), COUNTS, LIMITS, st.randoms(use_true_random=False))
+def test_quantiles_are_each_row_s_own(found: list[Any], already: float, limit: float, rng: Any) -> None:
+    """A chance a row gives what each row gives alone for its chance."""
+    estimates = LengthEstimates.from_survival(found).given(already).capped(limit)
+    chances = np.array([rng.uniform(0.001, 0.999) for _ in found])
+    alone = [estimates[row].quantile(chance)[0] for row, chance in enumerate(chances)]
+    np.testing.assert_array_equal(estimates.quantiles(chances), alone)
+
+
 # -- narrowing -------------------------------------------------------------------------------------------------
 
 

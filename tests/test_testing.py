@@ -106,3 +106,23 @@ def test_the_replay_engine_goes_on_to_the_next_end_when_the_first_was_cancelled(
     engine.cancel("a")
     engine.poll(1.0)
     assert [engine.poll(1.0)[0].id for _ in range(2)] == ["c", "b"]
+
+
+def test_the_replayed_engine_makes_room_only_when_it_says_so():
+    """Two rows of 100 tokens in a memory of 150: the second comes back when the memory is full, with its tokens, and
+    ends when it goes on alone. An engine that promises nothing goes beyond."""
+    lengths = {"a": 100, "b": 100}
+    for makes_room in (True, False):
+        engine = ReplayEngine(lengths, ReplayConfig(Capabilities(2, kv_tokens=150, makes_room=makes_room)))
+        for name in lengths:
+            engine.start(Request(name, "x"), (), 512, None)
+        events = [event for event in engine.poll(1.0) + engine.poll(1.0) if not isinstance(event, Progress)]
+        if not makes_room:
+            assert [type(event) for event in events] == [Finished, Finished]
+            continue
+        (cut,) = events
+        assert (cut.id, cut.reason) == ("b", "memory")
+        assert 2 * (1 + len(cut.tokens)) <= 150 < 2 * (2 + len(cut.tokens))
+        assert [event.id for event in engine.poll(1.0) if isinstance(event, Finished)] == ["a"]
+        engine.start(Request("b", "x"), cut.tokens, 512, None)
+        assert [event.completion_tokens for event in engine.poll(1.0) if isinstance(event, Finished)] == [100]

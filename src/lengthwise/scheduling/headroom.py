@@ -45,9 +45,9 @@ def num_that_fit(running: Outlook, waiting: Outlook, kv_tokens: float, margin: f
 
 def _times(more_tokens: Ints) -> Ints:
     """Steps after which rows may end: memory grows until then, and falls behind. All, where they are few."""
-    ends = np.unique(more_tokens[more_tokens > 0])
+    possible = np.sort(more_tokens[more_tokens > 0])
+    ends: Ints = np.unique(possible)
     if len(ends) <= MAX_TIMES:
         return ends
-    spread = np.quantile(more_tokens[more_tokens > 0], np.linspace(0, 1, MAX_TIMES), method="nearest")
-    times: Ints = np.unique(spread)
-    return times
+    spread: Ints = np.unique(possible[np.linspace(0, len(possible) - 1, MAX_TIMES).astype(np.int64)])
+    return spread

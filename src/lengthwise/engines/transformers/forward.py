@@ -29,6 +29,11 @@ from lengthwise.engines.transformers.rows import Row
 # moving blocks costs too. That a quarter may be free is a choice, not yet measured against others.
 MIN_DENSITY = 0.75
 
+# Tokens for which a running row keeps room when others want to enter: else rows that enter would take the blocks for
+# which others have just been put back. With a whole block (32) a row in 25 more waits at the door, one by one, which
+# makes half as many passes again; with 8 six rows of 1,000 are put back.
+MARGIN_TOKENS = 8
+
 _FAR = 2**40  # a position that no query reaches: the keys of a free block
 
 
@@ -54,8 +59,7 @@ class RowModel:
         self.prompts = PromptPool(loaded.model)
 
     def num_fitting(self, waiting: Sequence[Row], running: Sequence[Row]) -> int:
-        """How many of those that wait, from the first, may enter now. Each row keeps room for one block more, if it
-        will need one: else rows that enter would take the blocks for which others have just been put back."""
+        """How many of those that wait, from the first, may enter now, so that each row has room for MARGIN_TOKENS."""
         num_free = self._blocks.num_free - sum(map(_blocks_needed_soon, running))
         for index, row in enumerate(waiting):
             num_free -= _blocks_needed_soon(row)
@@ -212,5 +216,5 @@ class _Places:
 
 
 def _blocks_needed_soon(row: Row) -> int:
-    num_tokens = min(row.position + 1 + BLOCK_TOKENS, len(row.prompt) + row.end)
+    num_tokens = min(row.position + 1 + MARGIN_TOKENS, len(row.prompt) + row.end)
     return max(0, num_blocks_for(num_tokens) - len(row.blocks))
