@@ -2,7 +2,7 @@
 
     LENGTHWISE_DATA_MIRROR=... python benchmarks/engine_profile.py [number of prompts]
 
-The Alpaca prompts with the lengths that Vicuna-7B wrote, a text predictor, in the key/value budget of 16 whole answers. The
+Alpaca prompts with the lengths that Vicuna-7B wrote, a text predictor, the key/value budget of 16 whole answers. The
 first table has seconds of one run: within the model's forward passes, and of our own work around them. The second has
 steps of the row engine alone, by torch's profiler: what matrix products and attention attain of what the machine gives
 (a product of large matrices; a sum over more memory than its caches hold).

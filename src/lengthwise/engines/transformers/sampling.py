@@ -59,9 +59,10 @@ class Sampler:
         if self._penalties is not None:
             logits = self._penalties.apply(logits)
         tokens = _argmax(logits)
+        is_finite = logits.gather(1, tokens.unsqueeze(1)).squeeze(1).isfinite()  # a NaN is its row's maximum
         if self._draw is not None:
             tokens[self._draw.rows] = self._draw.choose(logits[self._draw.rows], num_tokens)
-        tokens = torch.where(logits.amax(dim=-1).isfinite(), tokens, INVALID_TOKEN)
+        tokens = torch.where(is_finite, tokens, INVALID_TOKEN)
         if self._penalties is not None:
             self._penalties.count(tokens)
         return tokens
