@@ -2,10 +2,10 @@
 
     python benchmarks/simulator_truth.py [number of prompts] [rounds] [slots] [load]
 
-Steps and readings of a run of as many other prompts are timed one by one, and a line is fitted to them. Then each
-policy is run and simulated in turn, on the same requests with their true lengths known: all at once in static batches
-and with rows refilled, and as they come (Poisson arrivals at `load`). Says for each the medians over rounds of real ÷
-simulated, and ends with one line of JSON.
+In each round, steps and readings of a run of as many other prompts are timed one by one, and a line is fitted to them.
+Then each policy is run and simulated in turn, on the same requests with their true lengths known: all at once in static
+batches and with rows refilled, and as they come (Poisson arrivals at `load`). Says for each the medians over rounds of
+real ÷ simulated, and ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -163,6 +164,9 @@ def main(num_prompts: str = "300", num_rounds: str = "3", slots: str = "16", loa
     ways += [(f"load {load}", name, loaded_work) for name in AS_THEY_COME]
     found: dict[str, dict[str, list[float]]] = {}
     for number in range(int(num_rounds)):
+        if number:  # what a step takes drifts from round to round
+            model = replace(model, cost=probed(loaded, others, rows))
+            print(f"cost: {model.cost.to_json()}", flush=True)
         shift = number % len(ways)
         for when, name, traffic in [*ways[shift:], *ways[:shift]]:
             make = policy(name).make
@@ -176,7 +180,7 @@ def main(num_prompts: str = "300", num_rounds: str = "3", slots: str = "16", loa
     say(found)
     device = device_name(loaded.device)
     about = {"slots": rows, "num_prompts": len(requests), "device": device, "torch": torch.__version__}
-    print(json.dumps({"real_by_simulated": found, "cost": cost.to_json(), "bounds": BOUNDS, **about}))
+    print(json.dumps({"real_by_simulated": found, "cost": model.cost.to_json(), "bounds": BOUNDS, **about}))
 
 
 def say(found: dict[str, dict[str, list[float]]]) -> None:
