@@ -264,6 +264,7 @@ def test_vllm_answers_in_a_process_of_its_own(setups, fake_vllm):
     rates = said["requests_per_s_by_threads"]
     assert set(sample.texts.values()) == {str(max(rates, key=rates.get))}
     assert (said["version"], said["max_num_seqs"]) == ("0.0", 8)
+    assert setups["recorded"].model_path not in str(said)  # a folder of this machine, in a line that is passed on
 
 
 def test_a_vllm_that_ends_says_why(setups, fake_vllm):

@@ -100,14 +100,15 @@ class VllmCpu(Contender):
         self._worker = None
 
     def _start(self, num_threads: int) -> Worker:
-        self._worker = Worker(self._python, self._arguments(), num_threads)
+        arguments = {"model": self._setup.model_path, **self._arguments()}
+        self._worker = Worker(self._python, arguments, num_threads)
         self._version = self._worker.version
         return self._worker
 
     def _arguments(self) -> dict[str, Any]:
+        """All but where the model lies on this machine, which is nobody's business but the process's."""
         setup = self._setup
         return {
-            "model": setup.model_path,
             "dtype": str(setup.loaded.model.dtype).removeprefix("torch."),
             "enforce_eager": True,
             "block_size": _PAGE_TOKENS,
