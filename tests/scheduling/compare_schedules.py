@@ -28,7 +28,7 @@ from lengthwise.scheduling.named import PAPER, optimal, refill
 from lengthwise.scheduling.refill import RefillScheduler
 from lengthwise.scheduling.sizing import MemorySizing
 from lengthwise.types import WaitingRequest
-from tests.scheduling.toy_engine import ToyEngine
+from tests.scheduling.toy_engine import ToyEngine, needs
 
 MEDIAN_TOKENS, SIGMA, LIMIT, PROMPT_TOKENS = 105, 0.77, 512, 40
 STEP_MS, ROW_MS = 2.0, 0.1
@@ -59,10 +59,7 @@ class World:
         return self.estimates[np.array([int(request.id[1:]) for request in requests])]
 
     def play(self, scheduler: Scheduler, max_rows: int, kv_tokens: float = math.inf) -> ToyEngine:
-        is_static = not isinstance(scheduler, RefillScheduler)
-        makes_room = not is_static and scheduler.config.memory == "expected"
-        known = (self.lengths, self.estimate, max_rows, kv_tokens)
-        engine = ToyEngine(scheduler, *known, is_static=is_static, makes_room=makes_room)
+        engine = ToyEngine(scheduler, self.lengths, self.estimate, max_rows, kv_tokens, **needs(scheduler))
         engine.add([WaitingRequest(name, PROMPT_TOKENS, LIMIT) for name in self.lengths])
         engine.run()
         assert engine.finished == {name: min(length, LIMIT) for name, length in self.lengths.items()} | engine.finished

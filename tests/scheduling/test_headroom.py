@@ -6,14 +6,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lengthwise.scheduling.headroom import Outlook, num_that_fit
+from lengthwise.scheduling.headroom import MemoryOutlook, num_that_fit
 from tests.scheduling.worlds import patient
 
-NOBODY = Outlook(np.zeros(0, np.int64), np.zeros((0, 4), np.int64))
+NOBODY = MemoryOutlook(np.zeros(0, np.int64), np.zeros((0, 4), np.int64))
 
 
-def known(held: list[int], more: list[int]) -> Outlook:
-    return Outlook(np.array(held, np.int64), np.repeat(np.array(more, np.int64)[:, None], 4, axis=1))
+def known(held: list[int], more: list[int]) -> MemoryOutlook:
+    return MemoryOutlook(np.array(held, np.int64), np.repeat(np.array(more, np.int64)[:, None], 4, axis=1))
 
 
 def peak(held: list[int], more: list[int]) -> int:
@@ -49,7 +49,7 @@ def test_rows_that_end_at_different_times_share_memory():
 def test_the_margin_is_in_standard_deviations():
     """Four rows of 1 or 100 tokens, one chance in two: after 100 steps they hold 200 on average, with a standard
     deviation of sqrt(4 · 1/4) · 100 = 100."""
-    rows = Outlook(np.zeros(4, np.int64), np.tile([1, 1, 100, 100], (4, 1)))
+    rows = MemoryOutlook(np.zeros(4, np.int64), np.tile([1, 1, 100, 100], (4, 1)))
     for margin, needed in ((0.0, 200), (1.0, 300), (2.0, 400)):
         assert num_that_fit(NOBODY, rows, needed, margin) == 4
         assert num_that_fit(NOBODY, rows, needed - 1, margin) < 4
@@ -57,6 +57,6 @@ def test_the_margin_is_in_standard_deviations():
 
 def test_refuted_draws_count_for_nothing():
     """A row of which one draw in four is left."""
-    left = Outlook(np.array([10]), np.array([[0, 0, 0, 40]]))
+    left = MemoryOutlook(np.array([10]), np.array([[0, 0, 0, 40]]))
     assert num_that_fit(NOBODY, left, 50, 2.0) == 1
     assert num_that_fit(NOBODY, left, 49, 2.0) == 0

@@ -9,9 +9,17 @@ from dataclasses import dataclass, field, replace
 
 from lengthwise.estimates import LengthEstimates
 from lengthwise.protocols import Scheduler
+from lengthwise.scheduling.refill import RefillScheduler
 from lengthwise.types import RunningRequest, Start, View, WaitingRequest
 
 Estimate = Callable[[Sequence[WaitingRequest]], LengthEstimates]
+
+
+def needs(scheduler: Scheduler) -> dict[str, bool]:
+    """What an engine does for it, as fields of ToyEngine."""
+    if isinstance(scheduler, RefillScheduler):
+        return {"is_static": False, "makes_room": scheduler.config.memory == "expected"}
+    return {"is_static": True}
 
 
 @dataclass

@@ -19,7 +19,7 @@ from lengthwise.scheduling.optimal import PartitionConfig, PartitionScheduler
 from lengthwise.scheduling.refill import RefillConfig, RefillScheduler
 from lengthwise.scheduling.sizing import FixedSizing, MemorySizing, TableSizing
 from lengthwise.types import WaitingRequest
-from tests.scheduling.toy_engine import ToyEngine
+from tests.scheduling.toy_engine import ToyEngine, needs
 
 MAX_TOKENS = 60
 
@@ -43,10 +43,8 @@ class World:
 
     def engine(self, scheduler: Scheduler, *, has_foreign_cuts: bool = False) -> ToyEngine:
         rng = random.Random(self.seed) if has_foreign_cuts else None
-        is_static = not isinstance(scheduler, RefillScheduler)
-        makes_room = not is_static and scheduler.config.memory == "expected"
         known = (self.lengths, self.estimate, self.max_rows, self.kv_tokens)
-        return ToyEngine(scheduler, *known, rng, is_static, makes_room)
+        return ToyEngine(scheduler, *known, rng, **needs(scheduler))
 
     @property
     def expected(self) -> dict[str, int]:

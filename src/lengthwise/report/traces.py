@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -100,7 +100,7 @@ class Trace:
 def traced(name: str, workload: Workload, estimates: LengthEstimates, engine: EngineModel) -> Trace:
     """A policy on one workload, by its name, as a study runs it."""
     chosen = policy(name)
-    model = replace(engine, memory=chosen.memory)
+    model = chosen.on(engine)
     timeline = Timeline()
     timeline.note(float(workload.arrival_s[0]), 0)
     outcome = simulate(workload, estimates, WatchedScheduler(chosen.make(model), timeline), model)

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from lengthwise.costs import StepCost
 from lengthwise.estimates import LengthEstimates
-from lengthwise.scheduling.rows import Ints
+from lengthwise.scheduling.rows import Doubles, Ints
 
-Doubles = NDArray[np.float64]
 Table = NDArray[np.float32]
 
 # Caps that are tried, and points between which a distribution is taken as straight.

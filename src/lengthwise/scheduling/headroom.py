@@ -18,7 +18,7 @@ MAX_TIMES = 32  # at which memory is looked at. Played through, 16, 32 and 64 pu
 
 
 @dataclass(frozen=True)
-class Outlook:
+class MemoryOutlook:
     """n rows: tokens that each holds in the cache (n), and how many may yet come, by draw (n × draws; 0: this draw is
     refuted, not all of a row are)."""
 
@@ -33,7 +33,7 @@ class Outlook:
         return chance * tokens, chance * (1 - chance) * tokens**2
 
 
-def num_that_fit(running: Outlook, waiting: Outlook, kv_tokens: float, margin: float) -> int:
+def num_that_fit(running: MemoryOutlook, waiting: MemoryOutlook, kv_tokens: float, margin: float) -> int:
     """How many of those that wait, from the first, may run beside those that run: the memory that they need is at no
     time more than `margin` standard deviations from being too much."""
     times = _times(np.concatenate([running.more_tokens, waiting.more_tokens]))

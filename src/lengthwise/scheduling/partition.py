@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lengthwise.costs import StepCost
-from lengthwise.scheduling.expected import Doubles, Outlook, Tables
-from lengthwise.scheduling.rows import Ints
+from lengthwise.scheduling.expected import Outlook, Tables
+from lengthwise.scheduling.rows import Doubles, Ints
 
 # Every number of rows up to this is tried; beyond, each about an eighth more than the one before. Any number can be put
 # together of those, and the last batch may have any.

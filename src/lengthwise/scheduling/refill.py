@@ -17,7 +17,7 @@ import numpy as np
 from lengthwise.errors import UsageError
 from lengthwise.estimates import LengthEstimates
 from lengthwise.scheduling.ending import NUM_ROUNDS, ending_order
-from lengthwise.scheduling.headroom import Outlook, num_that_fit
+from lengthwise.scheduling.headroom import MemoryOutlook, num_that_fit
 from lengthwise.scheduling.likely import NUM_DRAWS, LikelyRows, more_tokens
 from lengthwise.scheduling.queue import RowQueue
 from lengthwise.scheduling.rows import Ints
@@ -112,8 +112,9 @@ class RefillScheduler:
         if len(self._fresh) > ending:
             return self._group.append(self._fresh.take(min(num, len(self._fresh) - ending)))
         rows = self._fresh.take(None)
-        num_beside = min(num_rows, _num_held(rows, view))
-        self._group.append(rows[ending_order(rows.expected_tokens - rows.num_tokens, rows.more_tokens, num_beside)])
+        more = rows.more_tokens
+        num_beside = min(num_rows, _num_held(rows.held_tokens, more, view))
+        self._group.append(rows[ending_order(rows.expected_tokens - rows.num_tokens, more, num_beside)])
 
     # -- memory ------------------------------------------------------------------------------------------------
 
@@ -126,15 +127,15 @@ class RefillScheduler:
         if num == len(rows) or self.config.memory == "limits":
             return num
         waste = view.kv_block_tokens // 2  # of a row's last block, on average
-        waiting = Outlook(rows.held_tokens + waste, rows.more_tokens)
+        waiting = MemoryOutlook(rows.held_tokens + waste, rows.more_tokens)
         return num_that_fit(self._outlook(running, waste), waiting, view.kv_tokens, self.config.margin)
 
-    def _outlook(self, running: Sequence[RunningRequest], waste: int) -> Outlook:
+    def _outlook(self, running: Sequence[RunningRequest], waste: int) -> MemoryOutlook:
         unknown = np.zeros(NUM_DRAWS, np.int64)  # of what others started: it runs to its cap
         ends = np.array([self._ends.get(row.id, unknown) for row in running]).reshape(-1, NUM_DRAWS)
         of_row = [(row.prompt_tokens, row.num_tokens, row.cap) for row in running]
         prompt_tokens, num_tokens, caps = np.array(of_row, np.int64).reshape(-1, 3).T
-        return Outlook(prompt_tokens + num_tokens + waste, more_tokens(ends, num_tokens, caps))
+        return MemoryOutlook(prompt_tokens + num_tokens + waste, more_tokens(ends, num_tokens, caps))
 
     # -- starts and ends ---------------------------------------------------------------------------------------
 
@@ -163,10 +164,9 @@ def _as_running(rows: LikelyRows, now_s: float) -> list[RunningRequest]:
     return [RunningRequest(id, prompt, cap, num, now_s) for id, prompt, cap, num in zip(*columns, strict=True)]
 
 
-def _num_held(rows: LikelyRows, view: View) -> int:
+def _num_held(held_tokens: Ints, more: Ints, view: View) -> int:
     """How many of them the memory holds beside each other, each at a time of its own."""
-    if len(rows) == 0 or view.kv_tokens == math.inf:
-        return max(1, len(rows))
-    more = rows.more_tokens
+    if len(held_tokens) == 0 or view.kv_tokens == math.inf:
+        return max(1, len(held_tokens))
     at_any_time = (more**2).sum() / (2 * more.sum())  # of a row's answer: what somebody sees who looks now and then
-    return max(1, int(view.kv_tokens / (rows.held_tokens.mean() + at_any_time)))
+    return max(1, int(view.kv_tokens / (held_tokens.mean() + at_any_time)))

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from lengthwise.errors import UsageError
 from lengthwise.estimates import GRID, MAX_TOKENS, LengthEstimates
-
-Doubles = NDArray[np.float64]
+from lengthwise.scheduling.rows import Doubles
 
 # Estimates, within their limits and given the tokens so far, and those tokens (n) → urgencies (n), above 0.
 Urgency = Callable[[LengthEstimates, Doubles], Doubles]

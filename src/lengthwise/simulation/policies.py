@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lengthwise.errors import UsageError
 from lengthwise.protocols import Scheduler
@@ -33,6 +33,10 @@ class Policy:
     title: str
     make: Callable[[EngineModel], Scheduler]
     memory: Memory = "preempt"
+
+    def on(self, engine: EngineModel) -> EngineModel:
+        """The engine, with its memory kept as this policy takes it."""
+        return replace(engine, memory=self.memory)
 
 
 def _online(urgency: Urgency, *, is_ageing: bool = False) -> Callable[[EngineModel], Scheduler]:

@@ -153,7 +153,7 @@ class Study:
 def run(name: str, workload: Workload, estimates: LengthEstimates, engine: EngineModel) -> dict[str, float]:
     """One policy's figures on one workload."""
     chosen = policy(name)
-    model = replace(engine, memory=chosen.memory)
+    model = chosen.on(engine)
     return simulate(workload, estimates, chosen.make(model), model).figures()
 
 

@@ -170,8 +170,7 @@ class TransformersEngine(RowsEngine):
 
     @property
     def capabilities(self) -> Capabilities:
-        memory = (self._config.kv_tokens, BLOCK_TOKENS)
-        return Capabilities(self._max_running, *memory, makes_room=True)
+        return Capabilities(self._max_running, self._config.kv_tokens, BLOCK_TOKENS, makes_room=True)
 
     def pool_prompts(self, pooling: Pooling | None) -> bool:
         """See `protocols.PromptPooling`. For `entropy` the prompts' logits are made as well, a part at a time."""
@@ -293,7 +292,7 @@ class TransformersEngine(RowsEngine):
     def _take_events(self) -> list[Event]:
         events, self._ended = [*self._model.prompts.take(), *self._ended], []
         now_s = time.monotonic()
-        if len(events) > 0 or now_s - self._last_progress_s >= self._config.progress_interval_s:
+        if events or now_s - self._last_progress_s >= self._config.progress_interval_s:
             self._last_progress_s = now_s
             events += [Progress(row.id, len(row.tokens)) for row in self._running]
         return events
@@ -308,5 +307,5 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 def _max_blocks(config: RowEngineConfig, context_tokens: int) -> int:
     """Blocks for `kv_tokens`, at most what full rows need."""
-    blocks_of_full_rows = config.max_running * num_blocks_for(context_tokens)
-    return int(min(config.kv_tokens / BLOCK_TOKENS + 1 - 1 / BLOCK_TOKENS, blocks_of_full_rows))
+    tokens_of_full_rows = config.max_running * num_blocks_for(context_tokens) * BLOCK_TOKENS
+    return num_blocks_for(int(min(config.kv_tokens, tokens_of_full_rows)))
