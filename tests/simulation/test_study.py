@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lengthwise.cli import main
+from lengthwise.cli.simulate_cost import CostBasis, cost_basis
 from lengthwise.costs import StepCost
 from lengthwise.errors import InputError, UsageError
 from lengthwise.simulation.guesses import ClassErrors, exact, kendall_tau, of_tau
@@ -195,6 +196,29 @@ class TestCommand:
         assert found["policies"]["ratio"]["ci95"]["mean_latency_s"] is None
         assert found["load"] == pytest.approx(1.0)
 
+    def test_a_cost_that_is_measured_here(self, trace: Path, capsys):
+        """The bundled model's own steps, for real: a cost of its own, its reading too, and how far it is off."""
+        quick = ("--slots", "3", "--seeds", "1", "--requests", "60", "--policy", "ratio")
+        found = self.said(capsys, str(trace), "--probe", "bundled", *quick)
+        assert found["cost_source"].startswith("bundled, measured on this machine")
+        assert found["cost"] != StepCost().to_json()
+        assert 0 < found["cost"]["step_fixed_s"] + found["cost"]["step_row_s"] < 1
+        assert found["cost"]["relative_error"] > 0
+
+    def test_a_rough_measurement_is_warned_of(self, tmp_path: Path):
+        """Its error is said beside it, and when it is large, what to do; the default has none."""
+        rough, fine = StepCost(relative_error=0.5), StepCost(relative_error=0.1)
+        assert "when nothing else runs" in CostBasis(rough, "here").notes[0]
+        assert CostBasis(fine, "here").notes == cost_basis(None, None).notes == ()
+        (tmp_path / "cost.json").write_text(json.dumps(fine.to_json()))
+        assert cost_basis(tmp_path / "cost.json", None) == CostBasis(fine, str(tmp_path / "cost.json"))
+
+    def test_the_page_says_where_the_cost_is_from(self, trace: Path, tmp_path: Path, capsys):
+        (tmp_path / "cost.json").write_text(json.dumps(StepCost(relative_error=0.12).to_json()))
+        arguments = ["--seeds", "1", "--requests", "50", "--policy", "ratio", "--cost", str(tmp_path / "cost.json")]
+        assert main(["simulate", str(trace), *arguments]) == 0
+        assert "cost.json; single passes lie 12% from that)." in capsys.readouterr().out
+
     def test_all_at_once(self, trace: Path, capsys):
         quick = ("--slots", "3", "--seeds", "2", "--requests", "100", "--policy", "longest", "--arrivals", "once")
         found = self.said(capsys, str(trace), *quick)
@@ -225,6 +249,7 @@ class TestCommand:
             (["LOG", "--arrivals", "often"], "arrivals is 'often'"),
             (["LOG", "--kv-tokens", "100"], "never holds it"),
             (["LOG", "--seeds", "0"], "0 seeds"),
+            (["LOG", "--probe", "bundled", "--cost", "c.json"], "--cost c.json and --probe bundled both say"),
         ],
     )
     def test_wrong_use_is_told(self, trace: Path, arguments: list[str], told: str, capsys):

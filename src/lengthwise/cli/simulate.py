@@ -14,6 +14,7 @@ from lengthwise.cli.console import listen, say
 from lengthwise.cli.data import Mirror
 from lengthwise.cli.options import Json
 from lengthwise.cli.report import Report, check_report
+from lengthwise.cli.simulate_cost import cost_basis
 from lengthwise.cli.simulate_page import page
 from lengthwise.cli.train import told_of_interrupt
 from lengthwise.errors import UsageError
@@ -65,6 +66,14 @@ def simulate(
             rich_help_panel=_ENGINE,
         ),
     ] = None,
+    probe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="bundled|DIR_OR_HUB_ID",
+            help="Instead of --cost: a model whose steps are measured on this machine (as `run` does, and keeps it).",
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None,
     predictor: Annotated[
         str,
         typer.Option(
@@ -94,7 +103,6 @@ def simulate(
     as_json: Json = False,
 ) -> int:
     """Replay a log under several policies and say which one pays, by how much, and when none does."""
-    from lengthwise.costs import StepCost
     from lengthwise.report.page import save
     from lengthwise.report.simulation_page import simulation_page
     from lengthwise.simulation.machine import EngineModel
@@ -103,18 +111,17 @@ def simulate(
 
     listen(is_quiet=as_json)
     check_report(report, Path(log))
+    basis = cost_basis(cost, probe)
     model = EngineModel(
-        slots,
-        float("inf") if kv_tokens is None else kv_tokens,
-        chunk_tokens=chunk_tokens,
-        cost=StepCost() if cost is None else StepCost.read(cost),
+        slots, float("inf") if kv_tokens is None else kv_tokens, chunk_tokens=chunk_tokens, cost=basis.cost
     )
     names = tuple(dict.fromkeys([BASE, *(policy or DEFAULT)]))
     config = StudyConfig(model, names, seeds, requests, load)
     with told_of_interrupt():
         guess, needs_prompts = _guess(predictor)
         read = _read(log, mirror, needs_prompts)
-        read = replace(read, workload=_arriving(read.workload, arrivals, load, model))
+        workload = _arriving(read.workload, arrivals, load, model)
+        read = replace(read, workload=workload, notes=(*read.notes, *basis.notes))
         study = Study(read.workload, guess(read), config)
         found = _answer(study, read)
         found |= {
@@ -122,7 +129,8 @@ def simulate(
             "predictor": predictor,
             "slots": slots,
             "kv_tokens": kv_tokens,
-            "cost": model.cost.to_json(),
+            "cost": basis.cost.to_json(),
+            "cost_source": basis.source,
         }
         if report is not None:
             save(simulation_page(study, found, say), report)

@@ -64,13 +64,16 @@ def _about(found: Mapping[str, Any]) -> str:
     said += (
         f"Lengths known: {found['predictor']} (Kendall's tau {found['tau']:.2f}). Intervals are 95 %, over the draws."
     )
-    return " ".join([said, _cost(found["cost"]), *found["notes"]])
+    return " ".join([said, _cost(found), *found["notes"]])
 
 
-def _cost(cost: Mapping[str, float]) -> str:
+def _cost(found: Mapping[str, Any]) -> str:
+    cost = found["cost"]
     step = f"{1e3 * cost['step_fixed_s']:.3g} ms + {1e3 * cost['step_row_s']:.3g} ms a row"
     read = f"{1e3 * cost['read_token_s']:.3g} ms" if cost["read_token_s"] else "nothing"
-    return f"A step costs {step}, reading a prompt's token {read}."
+    said = f"A step costs {step}, reading a prompt's token {read} ({found['cost_source']}"
+    off = f"; single passes lie {cost['relative_error']:.0%} from that" if cost["relative_error"] else ""
+    return f"{said}{off})."
 
 
 def _table(found: Mapping[str, Any]) -> str:

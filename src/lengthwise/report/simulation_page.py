@@ -172,9 +172,11 @@ def _traces(study: Study, found: Mapping[str, Any]) -> Traces:
 def _notes(found: Mapping[str, Any], *, has_places: bool) -> tuple[str, ...]:
     cost = found["cost"]
     read = f"{short(1e3 * cost['read_token_s'])} ms" if cost["read_token_s"] else "nothing"
+    off = f"; single passes lie {percent(cost['relative_error'])} from that" if cost["relative_error"] else ""
     said = [
         f"Simulated, not run. A step of the engine takes {short(1e3 * cost['step_fixed_s'])} ms and "
-        f"{short(1e3 * cost['step_row_s'])} ms a request, reading a prompt's token {read}.",
+        f"{short(1e3 * cost['step_row_s'])} ms a request, reading a prompt's token {read} "
+        f"({found['cost_source']}{off}).",
         f"Of lengths is known: {found['predictor']} (Kendall's tau {found['tau']:.2f}).",
         "Ratios and their 95 % intervals are over the draws; slots, latencies and waits are of the first.",
     ]
