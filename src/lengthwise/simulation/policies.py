@@ -22,6 +22,7 @@ from lengthwise.scheduling.urgency import (
     shortest_tail_mean,
 )
 from lengthwise.simulation.machine import EngineModel, Memory
+from lengthwise.simulation.remembered import remembered
 
 BASE = "arrival"
 
@@ -42,13 +43,13 @@ class Policy:
 def _online(urgency: Urgency, *, is_ageing: bool = False) -> Callable[[EngineModel], Scheduler]:
     def make(engine: EngineModel) -> Scheduler:
         rate = engine.cost.row_tokens_per_s(engine.slots) if is_ageing else 0.0
-        return OnlineScheduler(OnlineConfig(urgency, rate))
+        return OnlineScheduler(OnlineConfig(remembered(urgency), rate))
 
     return make
 
 
 def _promise(factor: float) -> Callable[[EngineModel], Scheduler]:
-    return lambda engine: PromiseScheduler(PromiseConfig(max_wait_factor=factor))
+    return lambda engine: PromiseScheduler(PromiseConfig(remembered(shortest_mean), max_wait_factor=factor))
 
 
 POLICIES: dict[str, Policy] = {

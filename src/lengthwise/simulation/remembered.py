@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
 
 from lengthwise.estimates import Floats, LengthEstimates
+from lengthwise.scheduling.rows import Doubles
+from lengthwise.scheduling.urgency import Urgency
 
 
 class RememberedEstimates(LengthEstimates):
@@ -32,8 +36,19 @@ class RememberedEstimates(LengthEstimates):
     def _mean(self) -> Floats:
         return super().mean()
 
+    def urgency(self, urgency: Urgency) -> Doubles:
+        """Of requests of which nothing is written."""
+        found = self._urgencies.get(urgency)
+        if found is None:
+            found = self._urgencies[urgency] = urgency(self._plain, np.zeros(len(self)))
+        return found
+
     @cached_property
     def _quantiles(self) -> dict[float, Floats]:
+        return {}
+
+    @cached_property
+    def _urgencies(self) -> dict[Urgency, Doubles]:
         return {}
 
     @cached_property
@@ -47,23 +62,34 @@ class _Slice(LengthEstimates):
     def __init__(self, whole: RememberedEstimates, rows: slice) -> None:
         vars(self).update(whole=whole, rows=rows)
 
-    def __getattr__(self, name: str) -> Any:
-        if name in ("survival", "at_least", "limit"):
-            found = vars(self)[name] = getattr(vars(self)["whole"], name)[vars(self)["rows"]]
-            return found
-        raise AttributeError(name)
+    if TYPE_CHECKING:
+        whole: RememberedEstimates
+        rows: slice
+
+    @property
+    def survival(self) -> Floats:
+        return self.whole.survival[self.rows]
+
+    @property
+    def at_least(self) -> Floats:
+        return self.whole.at_least[self.rows]
+
+    @property
+    def limit(self) -> Floats:
+        return self.whole.limit[self.rows]
 
     def __len__(self) -> int:
-        start, stop, step = vars(self)["rows"].indices(len(vars(self)["whole"]))
-        return len(range(start, stop, step))
+        return len(range(*self.rows.indices(len(self.whole))))
 
     def quantile(self, q: float) -> Floats:
-        found: Floats = vars(self)["whole"].quantile(q)[vars(self)["rows"]]
-        return found
+        return self.whole.quantile(q)[self.rows]
 
     def mean(self) -> Floats:
-        found: Floats = vars(self)["whole"].mean()[vars(self)["rows"]]
-        return found
+        return self.whole.mean()[self.rows]
+
+    def urgency(self, urgency: Urgency) -> Doubles:
+        """Of requests of which nothing is written."""
+        return self.whole.urgency(urgency)[self.rows]
 
     def capped(self, limit: Any) -> Any:
         return self._plain.capped(limit)
@@ -77,3 +103,13 @@ class _Slice(LengthEstimates):
     @property
     def _plain(self) -> LengthEstimates:
         return LengthEstimates(self.survival, self.at_least, self.limit)
+
+
+def remembered(urgency: Urgency) -> Urgency:
+    """The same urgency, worked out once for all requests of a log, as the simulator hands them over: nothing of them is
+    written then."""
+
+    def found(estimates: LengthEstimates, written: Doubles) -> Doubles:
+        return estimates.urgency(urgency) if isinstance(estimates, _Slice) else urgency(estimates, written)
+
+    return found
