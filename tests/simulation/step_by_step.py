@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lengthwise.simulation.machine import WATERMARK, EngineModel
+from lengthwise.simulation.prefixes import BLOCK_TOKENS
 from lengthwise.simulation.workload import Workload
 
 
@@ -32,6 +33,7 @@ class _Play:
         self.written = [0] * num
         self.door: list[Row] = []
         self.rows: list[Row] = []  # in the order in which they were started
+        self.kept: list[int] = []  # blocks of prompts, the one that was asked for last at the end
 
     def run(self) -> tuple[np.ndarray, np.ndarray]:
         while np.isnan(self.end).any():
@@ -80,10 +82,23 @@ class _Play:
         while self.door and self.fits(self.door[0].unread + 1):
             entered.append(self.door.pop(0))
             self.rows.append(entered[-1])
+            entered[-1].unread -= self.found(entered[-1].index)
         if entered and self.model.chunk_tokens is None:
             self.now += self.cost.read_fixed_s + sum(row.unread for row in entered) * self.cost.read_token_s
             for row in entered:
                 row.unread = 0
+
+    def found(self, index: int) -> int:
+        """Tokens of a prompt that the prefix cache has; its blocks are in there now."""
+        if not self.model.prefix_cache_tokens:
+            return 0
+        prefix, prompt_tokens = self.work.prefixes[index], int(self.work.prompt_tokens[index])
+        num_found = 0
+        while num_found < len(prefix) and prefix[num_found] in self.kept:
+            num_found += 1
+        self.kept = [block for block in self.kept if block not in prefix] + list(prefix)[::-1]
+        self.kept = self.kept[max(0, len(self.kept) - self.model.prefix_cache_tokens // BLOCK_TOKENS) :]
+        return max(0, min(BLOCK_TOKENS * num_found, prompt_tokens - 1))
 
     def has_room(self) -> bool:
         if self.model.memory == "reserve" or not self.writing:

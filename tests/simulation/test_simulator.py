@@ -16,13 +16,24 @@ from lengthwise.errors import EngineError, InputError, UsageError
 from lengthwise.estimates import LengthEstimates
 from lengthwise.scheduling.online import OnlineConfig, OnlineScheduler
 from lengthwise.scheduling.refill import RefillScheduler
-from lengthwise.scheduling.urgency import no_order
+from lengthwise.scheduling.urgency import (
+    Urgency,
+    gittins,
+    longest_mean,
+    no_order,
+    shortest_mean,
+    shortest_median,
+    shortest_quantile,
+    shortest_tail_mean,
+)
 from lengthwise.simulation.arrivals import at_once, bursty, poisson, resampled
 from lengthwise.simulation.cost import steps_s, steps_until
 from lengthwise.simulation.guesses import exact, of_tau
 from lengthwise.simulation.load import at_load, load_of
 from lengthwise.simulation.machine import EngineModel
 from lengthwise.simulation.policies import DEFAULT, POLICIES, policy
+from lengthwise.simulation.prefixes import BLOCK_TOKENS
+from lengthwise.simulation.remembered import RememberedEstimates, remembered
 from lengthwise.simulation.simulator import Outcome, simulate
 from lengthwise.simulation.study import interval
 from lengthwise.simulation.workload import Workload
@@ -39,6 +50,17 @@ def arrival() -> OnlineScheduler:
 def drawn(seed: int, num: int, gap_s: float = 0.3) -> Workload:
     rng = np.random.default_rng(seed)
     return Workload.of(rng.exponential(gap_s, num).cumsum(), rng.integers(0, 30, num), rng.integers(1, 40, num))
+
+
+def tree(work: Workload, seed: int) -> Workload:
+    """The same requests, with prompts of 0 to 4 blocks and some tokens more: each block goes on in one of two ways."""
+    rng = np.random.default_rng([seed, 1])
+    prefixes = []
+    for _ in range(len(work)):
+        turns = rng.integers(0, 2, rng.integers(0, 5)).tolist()
+        prefixes.append(tuple(2 ** (i + 1) + int("".join(map(str, turns[: i + 1])), 2) for i in range(len(turns))))
+    prompts = BLOCK_TOKENS * np.array([len(prefix) for prefix in prefixes]) + rng.integers(0, 3, len(work))
+    return replace(work, prompt_tokens=prompts, prefixes=tuple(prefixes))
 
 
 class TestExactToTheToken:
@@ -61,6 +83,27 @@ class TestExactToTheToken:
         (Times are odd, so that no arrival falls on the end of a step, where rounding would decide.)"""
         work = drawn(seed, num, gap_s)
         model = EngineModel(slots, kv_tokens, "preempt", chunk, cost=StepCost(0.0101371, 0.0021931, context_s, *read))
+        scheduler = OnlineScheduler() if is_shortest else arrival()
+        outcome = simulate(work, exact(work.output_tokens), scheduler, model)
+        start_s, end_s = play(work, work.output_tokens if is_shortest else work.arrival_s, model)
+        np.testing.assert_allclose(outcome.start_s, start_s, atol=1e-6)
+        np.testing.assert_allclose(outcome.end_s, end_s, atol=1e-6)
+
+    @quick
+    @given(
+        seed=st.integers(0, 10_000),
+        num=st.integers(1, 25),
+        slots=st.integers(1, 6),
+        chunk=st.sampled_from([None, 700]),
+        kv_tokens=st.sampled_from([float("inf"), 5000.0]),
+        num_blocks=st.sampled_from([1, 3, 6, 100]),
+        is_shortest=st.booleans(),
+    )
+    def test_a_prefix_cache_agrees(self, seed, num, slots, chunk, kv_tokens, num_blocks, is_shortest):
+        """Prompts of up to four blocks from a small tree of them, in caches from one block to all."""
+        work = tree(drawn(seed, num), seed)
+        cost = StepCost(0.0101371, 0.0021931, 1e-7, 0.0201931, 0.00011731)
+        model = EngineModel(slots, kv_tokens, "preempt", chunk, 0, num_blocks * BLOCK_TOKENS, cost)
         scheduler = OnlineScheduler() if is_shortest else arrival()
         outcome = simulate(work, exact(work.output_tokens), scheduler, model)
         start_s, end_s = play(work, work.output_tokens if is_shortest else work.arrival_s, model)
@@ -313,8 +356,6 @@ class TestSettings:
 
 def test_remembered_estimates_are_the_same():
     """What the simulator hands over says the same as the predictor's own rows, whatever is asked of it."""
-    from lengthwise.simulation.remembered import RememberedEstimates
-
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 400, 50)
     plain = of_tau(lengths, 0.4, rng).capped(300)
@@ -335,6 +376,22 @@ def test_remembered_estimates_are_the_same():
             lambda e: LengthEstimates.concatenate([e, e]).mean(),
         ):
             np.testing.assert_array_equal(ask(one), ask(other))
+
+
+@pytest.mark.parametrize(
+    "urgency", [shortest_mean, shortest_median, shortest_quantile(0.9), shortest_tail_mean(0.5), longest_mean, gittins]
+)
+def test_remembered_urgencies_are_the_same(urgency: Urgency):
+    """To the last bit, for one request or many; and what is put back, with tokens, is asked anew."""
+    lengths = np.random.default_rng(0).integers(1, 400, 50)
+    plain = of_tau(lengths, 0.4, np.random.default_rng(0)).capped(300)
+    handed_over, ask = RememberedEstimates.of(plain), remembered(urgency)
+    for rows in (slice(3, 4), slice(10, 30), slice(0, 50)):
+        nothing = np.zeros(rows.stop - rows.start)
+        np.testing.assert_array_equal(ask(handed_over[rows], nothing), urgency(plain[rows], nothing))
+    back, written = plain[7].given(20), np.full(1, 20.0)
+    np.testing.assert_array_equal(ask(back, written), urgency(back, written))
+    assert (ask(back, written) != ask(handed_over[7:8], np.zeros(1))).all()
 
 
 def test_same_seed_same_outcome():

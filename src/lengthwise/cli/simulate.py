@@ -15,7 +15,6 @@ from lengthwise.cli.data import Mirror
 from lengthwise.cli.options import Json
 from lengthwise.cli.report import Report, check_report
 from lengthwise.cli.simulate_cost import cost_basis
-from lengthwise.cli.simulate_page import page
 from lengthwise.cli.train import told_of_interrupt
 from lengthwise.errors import UsageError
 
@@ -57,6 +56,14 @@ def simulate(
             rich_help_panel=_ENGINE,
         ),
     ] = None,
+    prefix_cache_tokens: Annotated[
+        int,
+        typer.Option(
+            help="Tokens of prompts that were read and are kept: what begins alike is not read again. The log needs "
+            "hash_ids; 0: none is kept.",
+            rich_help_panel=_ENGINE,
+        ),
+    ] = 0,
     cost: Annotated[
         Path | None,
         typer.Option(
@@ -103,6 +110,7 @@ def simulate(
     as_json: Json = False,
 ) -> int:
     """Replay a log under several policies and say which one pays, by how much, and when none does."""
+    from lengthwise.cli.simulate_page import page
     from lengthwise.report.page import save
     from lengthwise.report.simulation_page import simulation_page
     from lengthwise.simulation.machine import EngineModel
@@ -113,15 +121,19 @@ def simulate(
     check_report(report, Path(log))
     basis = cost_basis(cost, probe)
     model = EngineModel(
-        slots, float("inf") if kv_tokens is None else kv_tokens, chunk_tokens=chunk_tokens, cost=basis.cost
+        slots,
+        float("inf") if kv_tokens is None else kv_tokens,
+        chunk_tokens=chunk_tokens,
+        prefix_cache_tokens=prefix_cache_tokens,
+        cost=basis.cost,
     )
     names = tuple(dict.fromkeys([BASE, *(policy or DEFAULT)]))
     config = StudyConfig(model, names, seeds, requests, load)
     with told_of_interrupt():
         guess, needs_prompts = _guess(predictor)
-        read = _read(log, mirror, needs_prompts)
+        read = _read(log, mirror, keeps_prompts=needs_prompts, keeps_prefixes=bool(prefix_cache_tokens))
         workload = _arriving(read.workload, arrivals, load, model)
-        read = replace(read, workload=workload, notes=(*read.notes, *basis.notes))
+        read = replace(read, workload=workload, notes=(*read.notes, *basis.notes, *_cache_notes(model)))
         study = Study(read.workload, guess(read), config)
         found = _answer(study, read)
         found |= {
@@ -129,6 +141,7 @@ def simulate(
             "predictor": predictor,
             "slots": slots,
             "kv_tokens": kv_tokens,
+            "prefix_cache_tokens": prefix_cache_tokens,
             "cost": basis.cost.to_json(),
             "cost_source": basis.source,
         }
@@ -140,16 +153,22 @@ def simulate(
     return 0
 
 
-def _read(log: str, mirror: Path | None, keeps_prompts: bool) -> Log:
+def _read(log: str, mirror: Path | None, *, keeps_prompts: bool, keeps_prefixes: bool) -> Log:
     from lengthwise.learning import data_fetch
     from lengthwise.learning.data_catalogue import CATALOGUE
     from lengthwise.simulation.logs import read_log
 
     path = data_fetch.get(log, mirror) if log in CATALOGUE else Path(log)
-    read = read_log(path, keeps_prompts=keeps_prompts)
+    read = read_log(path, keeps_prompts=keeps_prompts, keeps_prefixes=keeps_prefixes)
     for note in read.notes:
         say(note)
     return read
+
+
+def _cache_notes(engine: EngineModel) -> tuple[str, ...]:
+    if not engine.prefix_cache_tokens or engine.cost.read_token_s:
+        return ()
+    return ("Reading costs nothing here, so a prefix cache saves nothing: give a cost that has it (--cost, --probe).",)
 
 
 def _arriving(workload: Any, arrivals: str, load: float | None, engine: EngineModel) -> Any:
@@ -212,6 +231,7 @@ def _answer(study: Study, read: Log) -> dict[str, Any]:
     from lengthwise.simulation.policies import BASE, policy
     from lengthwise.simulation.study import (
         FIGURES,
+        HIT_RATE,
         MAX_P99_RATIO,
         MIN_GAIN,
         Ratio,
@@ -220,6 +240,7 @@ def _answer(study: Study, read: Log) -> dict[str, Any]:
         verdict,
     )
 
+    figures = (*FIGURES, HIT_RATE) if study.config.engine.prefix_cache_tokens else FIGURES
     found = study.compare(study.config.policies)
     said = verdict(found)
     asked = said.name or "promise"
@@ -231,9 +252,10 @@ def _answer(study: Study, read: Log) -> dict[str, Any]:
     return {
         "policies": {
             name: {"title": policy(name).title}
-            | {figure: one.mean(figure) for figure in FIGURES}
-            | {"ci95": {figure: one.ci95(figure) for figure in FIGURES}}
+            | {figure: one.mean(figure) for figure in figures}
+            | {"ci95": {figure: one.ci95(figure) for figure in figures}}
             | {f"{key}_ratio": vars(Ratio.of(one, found[BASE], f"{key}_latency_s")) for key in ("mean", "p99")}
+            | {"makespan_ratio": vars(Ratio.of(one, found[BASE], "makespan_s"))}
             for name, one in found.items()
         },
         "verdict": "gain" if said.is_gain else "no_gain",

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lengthwise.report.prefix_cache import prefix_cache_sentence
+from lengthwise.simulation.study import HIT_RATE
+
 _COLUMNS = {
     "mean_latency_s": "mean latency, s",
     "p99_latency_s": "p99 latency, s",
@@ -14,7 +17,8 @@ _COLUMNS = {
 
 
 def page(found: Mapping[str, Any]) -> str:
-    return "\n\n".join([_answer(found), _about(found), _table(found), *_sweeps(found)])
+    answer = f"{_answer(found)} {prefix_cache_sentence(found)}".strip()
+    return "\n\n".join([answer, _about(found), _table(found), *_sweeps(found)])
 
 
 def _answer(found: Mapping[str, Any]) -> str:
@@ -60,7 +64,8 @@ def _dear(found: Mapping[str, Any]) -> str:
 def _about(found: Mapping[str, Any]) -> str:
     load = "all at once" if found["load"] is None else f"at a load of {found['load']:.2f}"
     draws = f"{found['num_seeds']} draws of {found['num_a_run']:,}"
-    said = f"{found['num_requests']:,} requests of {found['log']}, {draws}, {load}, {found['slots']} slots. "
+    cache = f", a prefix cache of {found['prefix_cache_tokens']:,} tokens" if found["prefix_cache_tokens"] else ""
+    said = f"{found['num_requests']:,} requests of {found['log']}, {draws}, {load}, {found['slots']} slots{cache}. "
     said += (
         f"Lengths known: {found['predictor']} (Kendall's tau {found['tau']:.2f}). Intervals are 95 %, over the draws."
     )
@@ -77,10 +82,11 @@ def _cost(found: Mapping[str, Any]) -> str:
 
 
 def _table(found: Mapping[str, Any]) -> str:
-    rows = [["", *_COLUMNS.values(), "mean latency by arrival order's", "p99 by arrival order's"]]
+    columns = _COLUMNS | ({HIT_RATE: "in the prefix cache"} if found["prefix_cache_tokens"] else {})
+    rows = [["", *columns.values(), "mean latency by arrival order's", "p99 by arrival order's"]]
     rows.append(["---"] * len(rows[0]))
     for name, one in found["policies"].items():
-        cells = [f"{one[key]:,.4g} {_ends(one['ci95'][key])}".strip() for key in _COLUMNS]
+        cells = [f"{one[key]:,.4g} {_ends(one['ci95'][key])}".strip() for key in columns]
         ratios = [f"{one[key]['mean']:.3f} {_ends(one[key]['ci95'])}".strip() for key in ("mean_ratio", "p99_ratio")]
         rows.append([f"`{name}`", *cells, *ratios])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -18,6 +18,7 @@ from lengthwise.report.figures.waits import waits
 from lengthwise.report.numbers import percent, short, spoken_s
 from lengthwise.report.page import Page, Tile
 from lengthwise.report.pays import NUM_SEEDS, SPARING, Told, where_it_pays
+from lengthwise.report.prefix_cache import prefix_cache_sentence
 from lengthwise.report.traces import Trace, traced
 from lengthwise.simulation.policies import BASE, policy
 from lengthwise.simulation.study import Study, guess_exactly
@@ -185,4 +186,4 @@ def _notes(found: Mapping[str, Any], *, has_places: bool) -> tuple[str, ...]:
             f"Where it pays: a predictor of the same tau, {NUM_SEEDS} draws a cell; mean lengths stay what they are"
             + ("." if found["load"] is not None else "; the log has no times, so arrivals are random there.")
         )
-    return (*said, *found["notes"])
+    return (*said, *filter(None, [prefix_cache_sentence(found)]), *found["notes"])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from lengthwise.errors import UsageError
+from lengthwise.simulation.prefixes import kept_apart
 from lengthwise.simulation.workload import Doubles, Workload
 
 NUM_BLOCKS = 10  # a resampled log is made of so many stretches: long beside the time that a queue takes to clear
@@ -30,13 +33,15 @@ def bursty(num: int, requests_per_s: float, variation: float, rng: np.random.Gen
 
 def resampled(workload: Workload, num: int, rng: np.random.Generator) -> Workload:
     """A log of `num` requests like this one: stretches of it, drawn with repetition, each with its own gaps between
-    arrivals and its own lengths (a circular block bootstrap), so that bursts stay what they are."""
+    arrivals and its own lengths (a circular block bootstrap), so that bursts stay what they are. Prefixes are shared
+    within a stretch only: else those of one that is drawn twice would all be found in a cache."""
     size = max(1, min(num, len(workload)) // NUM_BLOCKS)
     starts = rng.integers(0, len(workload), -(-num // size))
     picked = ((starts[:, None] + np.arange(size)[None, :]) % len(workload)).reshape(-1)[:num]
     gaps = np.diff(workload.arrival_s, prepend=workload.arrival_s[0])
     gaps[0] = gaps[1:].mean() if len(gaps) > 1 else 0.0  # between the last and the first, which nobody has seen
-    return workload.taken(picked, np.cumsum(gaps[picked]))
+    drawn = workload.taken(picked, np.cumsum(gaps[picked]))
+    return drawn if drawn.prefixes is None else replace(drawn, prefixes=kept_apart(drawn.prefixes, size))
 
 
 def stretch(workload: Workload, num: int, rng: np.random.Generator) -> Workload:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from lengthwise.errors import InputError, shown
+from lengthwise.simulation.prefixes import BLOCK_TOKENS
 
 CHARACTERS_A_TOKEN = 4  # of a prompt whose tokens nobody counted; said where it is used
 
@@ -69,6 +70,7 @@ OUTPUT: dict[str, Parse] = {
 }
 LIMIT: dict[str, Parse] = {"max_tokens": number}
 TEXT = "prompt"
+PREFIX = "hash_ids"  # Mooncake
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,24 @@ class Columns:
 
     def prompt_tokens(self, place: str, row: Mapping[str, Any]) -> int:
         return _count(place, row, self.prompt, 0)
+
+    def prefix(self, place: str, row: Mapping[str, Any], prompt_tokens: int) -> tuple[int | str, ...]:
+        """The ids of the blocks that the prompt fills, from its beginning. Raises InputError."""
+        found = row.get(PREFIX)
+        if found is None:
+            raise InputError(
+                f"{place} has no {PREFIX}: a prefix cache (--prefix-cache-tokens) needs JSON lines that say what "
+                f"prompts begin with, an id for each {BLOCK_TOKENS} tokens. Leave it out, or take such a log; "
+                f"{_names(row)}"
+            )
+        if not isinstance(found, list) or not all(type(one) in (int, str) for one in found):
+            raise InputError(f"{place}: {PREFIX} is {shown(found)}; a list of whole numbers or texts was expected.")
+        if len(found) > -(-prompt_tokens // BLOCK_TOKENS):
+            raise InputError(
+                f"{place} has {len(found)} {PREFIX} for {prompt_tokens} prompt tokens; one for each {BLOCK_TOKENS} "
+                "was expected."
+            )
+        return tuple(found[: prompt_tokens // BLOCK_TOKENS])
 
     def output_tokens(self, place: str, row: Mapping[str, Any]) -> int:
         return _count(place, row, self.output, 0)

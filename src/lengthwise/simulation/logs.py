@@ -18,6 +18,7 @@ import numpy as np
 
 from lengthwise.errors import InputError, first_line, shown
 from lengthwise.simulation.log_columns import CHARACTERS_A_TOKEN, TEXT, Columns
+from lengthwise.simulation.prefixes import Prefix
 from lengthwise.simulation.workload import Workload
 
 MAX_ROWS = 1_000_000  # are read: 40 MB of columns; more than any run here takes
@@ -45,14 +46,18 @@ class _Columns:
     output_tokens: array[int] = field(default_factory=lambda: array("q"))
     max_tokens: array[int] = field(default_factory=lambda: array("q"))
     prompts: list[str] = field(default_factory=list)
+    prefixes: list[Prefix] = field(default_factory=list)
+    numbers: dict[int | str, int] = field(default_factory=dict)  # of blocks, by their ids
     num_empty: int = 0
 
 
-def read_log(path: Path, *, keeps_prompts: bool = False, max_rows: int = MAX_ROWS) -> Log:
-    """A file of CSV or JSON lines, gzip or not, as far as `max_rows`. Its first row settles the columns.
+def read_log(path: Path, *, keeps_prompts: bool = False, keeps_prefixes: bool = False, max_rows: int = MAX_ROWS) -> Log:
+    """A file of CSV or JSON lines, gzip or not, as far as `max_rows`. Its first row settles the columns; prompts and
+    prefixes are kept where they are asked for.
 
     Rows without an output token are left out, unordered ones sorted, both said. Raises InputError, with the line, on
-    what can't be read: no file, no rows, a value that is missing, negative or no number, a row of another format.
+    what can't be read: no file, no rows, a value that is missing, negative or no number, a row of another format, no
+    prompts or prefixes where they are asked for.
     """
     try:
         with path.open("rb") as raw:
@@ -60,24 +65,26 @@ def read_log(path: Path, *, keeps_prompts: bool = False, max_rows: int = MAX_ROW
             raw.seek(0)
             text = io.TextIOWrapper(gzip.GzipFile(fileobj=raw) if is_gzip else raw, encoding="utf-8-sig", newline="")
             with closing(text):
-                return _read(path, text, keeps_prompts, max_rows)
+                return _read(path, text, keeps_prompts, keeps_prefixes, max_rows)
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} can't be read as CSV or JSON lines ({first_line(error)}).") from error
 
 
-def _read(path: Path, file: TextIO, keeps_prompts: bool, max_rows: int) -> Log:
+def _read(path: Path, file: TextIO, keeps_prompts: bool, keeps_prefixes: bool, max_rows: int) -> Log:
     rows = _rows(path, file)
     first = next(rows, None)
     if first is None:
         raise InputError(f"{path} has no rows; a log needs a row for each request.")
     columns, found = Columns.of(f"{path}, line {first[0]}", first[1]), _Columns()
     for number, row in islice(chain([first], rows), max_rows):
-        _take(f"{path}, line {number}", row, columns, found, keeps_prompts)
+        _take(f"{path}, line {number}", row, columns, found, keeps_prompts, keeps_prefixes)
     notes = _notes(path, columns, found, has_more=next(rows, None) is not None, max_rows=max_rows)
     return Log(_workload(path, found), found.prompts if keeps_prompts and found.prompts else None, tuple(notes))
 
 
-def _take(place: str, row: dict[str, Any], columns: Columns, found: _Columns, keeps_prompts: bool) -> None:
+def _take(
+    place: str, row: dict[str, Any], columns: Columns, found: _Columns, keeps_prompts: bool, keeps_prefixes: bool
+) -> None:
     values = columns.arrival_s(place, row), columns.prompt_tokens(place, row), columns.max_tokens(place, row)
     output = columns.output_tokens(place, row)
     if not output:
@@ -91,6 +98,9 @@ def _take(place: str, row: dict[str, Any], columns: Columns, found: _Columns, ke
         if not isinstance(row.get(TEXT), str):
             raise InputError(f"{place} has no {TEXT} text, which a predictor that reads prompts needs.")
         found.prompts.append(row[TEXT])
+    if keeps_prefixes:
+        numbers, ids = found.numbers, columns.prefix(place, row, values[1])
+        found.prefixes.append(tuple(numbers.setdefault(one, len(numbers)) for one in ids))
 
 
 def _workload(path: Path, found: _Columns) -> Workload:
@@ -101,7 +111,8 @@ def _workload(path: Path, found: _Columns) -> Workload:
     general = 2 ** int(outputs.max()).bit_length()  # as in Workload.of
     limits = np.where(limits > 0, limits, general)
     arrivals = np.array(found.arrival_s)
-    return Workload.of(arrivals - arrivals.min(), np.array(found.prompt_tokens, np.int64), outputs, limits)
+    prompts = np.array(found.prompt_tokens, np.int64)
+    return Workload.of(arrivals - arrivals.min(), prompts, outputs, limits, prefixes=found.prefixes or None)
 
 
 def _notes(path: Path, columns: Columns, found: _Columns, *, has_more: bool, max_rows: int) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Literal
 from lengthwise.costs import StepCost
 from lengthwise.errors import UsageError
 from lengthwise.simulation.cost import steps_s, steps_until
+from lengthwise.simulation.prefixes import BLOCK_TOKENS, Prefix, PrefixCache
 from lengthwise.types import RunningRequest
 
 Memory = Literal["reserve", "preempt", "planned"]
@@ -35,6 +36,7 @@ class EngineModel:
     memory: Memory = "preempt"
     chunk_tokens: int | None = None  # of a step, for writing rows and pieces of prompts; None: prompts are read alone
     patience_row_steps: int = 0  # rows wait for company to be read with (our own engine: 16)
+    prefix_cache_tokens: int = 0  # of prompts that were read; what begins alike is not read again. 0: there is none
     cost: StepCost = field(default_factory=StepCost)
 
     def __post_init__(self) -> None:
@@ -46,6 +48,11 @@ class EngineModel:
             raise UsageError(f"chunk_tokens is {self.chunk_tokens}; a step of {self.slots} rows needs more than that.")
         if self.patience_row_steps < 0:
             raise UsageError(f"patience_row_steps is {self.patience_row_steps}; it must be 0 or more.")
+        if self.prefix_cache_tokens and self.prefix_cache_tokens < BLOCK_TOKENS:
+            raise UsageError(
+                f"prefix_cache_tokens is {self.prefix_cache_tokens}; a cache holds whole blocks of prompts, so "
+                f"{BLOCK_TOKENS} or more, or 0 for none."
+            )
 
     @property
     def is_preempting(self) -> bool:
@@ -55,14 +62,34 @@ class EngineModel:
 class MachineRow(RunningRequest):
     """A started request. `num_tokens` is always what it has by now."""
 
-    __slots__ = ("_machine", "end_tokens", "first_step", "index", "is_gone", "unread_tokens", "written_tokens")
+    __slots__ = (
+        "_machine",
+        "end_tokens",
+        "first_step",
+        "index",
+        "is_gone",
+        "prefix",
+        "unread_tokens",
+        "written_tokens",
+    )
 
-    def __init__(self, machine: Machine, index: int, id: str, prompt: int, written: int, cap: int, end: int) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        index: int,
+        id: str,
+        prompt: int,
+        written: int,
+        cap: int,
+        end: int,
+        prefix: Prefix = (),
+    ) -> None:
         self.id, self.prompt_tokens, self.cap, self.started_s = id, prompt, cap, machine.now_s
         self.index = index
         self.written_tokens = written  # when it was started
         self.end_tokens = end  # the answer's tokens when it leaves
         self.unread_tokens = prompt + written
+        self.prefix = prefix
         self.first_step: int | None = None  # at which its answer would have begun, had it always run; None: not yet
         self.is_gone = False
         self._machine = machine
@@ -81,9 +108,11 @@ class Machine:
         self.num_steps = 0
         self.num_row_steps = 0
         self.num_read_tokens = 0
+        self.num_cached_tokens = 0  # that a prefix cache saved reading
         self.running: dict[str, MachineRow] = {}  # all that were started, in that order
         self._model, self._cost = model, model.cost
         self._is_preempting = model.is_preempting
+        self._prefixes = PrefixCache(model.prefix_cache_tokens) if model.prefix_cache_tokens else None
         self._entering: deque[MachineRow] = deque()  # nothing of them is read
         self._entering_tokens = 0
         self._reading: deque[MachineRow] = deque()  # in chunks
@@ -148,23 +177,30 @@ class Machine:
         """Let rows in that waited long enough for company, as far as they fit, first come first served."""
         if not self._entering:
             return
-        is_idle = not (self._num_writing or self._reading)
-        if not (is_idle or self._waited_row_steps >= self._model.patience_row_steps):
+        if self._waited_row_steps < self._model.patience_row_steps and (self._num_writing or self._reading):
             return
         self._waited_row_steps = 0
-        entered: list[MachineRow] = []
+        num_before = len(self._entering)
         while self._entering and self._fits(self._entering[0].unread_tokens + 1):
             row = self._entering.popleft()
             self._entering_tokens -= row.unread_tokens
+            if self._prefixes is not None:
+                self._find(row, self._prefixes)
             self._unread_tokens += row.unread_tokens
-            entered.append(row)
             if row.unread_tokens:
                 self._reading.append(row)
             else:
                 self._begin(row)
-        if entered and self._model.chunk_tokens is None:
+        if len(self._entering) < num_before and self._model.chunk_tokens is None:
             self.now_s += self._cost.read_fixed_s + self._unread_tokens * self._cost.read_token_s
             self._read(self._unread_tokens)
+
+    def _find(self, row: MachineRow, prefixes: PrefixCache) -> None:
+        """What others have read of its prompt, or will have before its turn comes, is there."""
+        num_tokens = prefixes.read(row.prefix, row.prompt_tokens)
+        row.unread_tokens -= num_tokens
+        self._context_tokens += num_tokens
+        self.num_cached_tokens += num_tokens
 
     def _read(self, num_tokens: int) -> None:
         """Of those that read, the first so many tokens; whoever has read all begins to write."""

@@ -28,6 +28,7 @@ class Outcome:
     num_steps: int
     num_row_steps: int
     num_read_tokens: int
+    num_cached_tokens: int
     num_put_back: int
     recomputed_tokens: int
 
@@ -46,6 +47,12 @@ class Outcome:
         """From the first arrival to the last token."""
         return float(self.end_s.max() - self.arrival_s[0])
 
+    @property
+    def prefix_hit_rate(self) -> float:
+        """Of the tokens that rows needed when they entered, the share that a prefix cache had."""
+        needed = self.num_cached_tokens + self.num_read_tokens
+        return self.num_cached_tokens / needed if needed else 0.0
+
     def figures(self) -> dict[str, float]:
         latency_s, wait_s = self.latency_s, self.wait_s
         return {
@@ -55,6 +62,7 @@ class Outcome:
             "mean_wait_s": float(wait_s.mean()),
             "max_wait_s": float(wait_s.max()),
             "makespan_s": self.makespan_s,
+            "prefix_hit_rate": self.prefix_hit_rate,
         }
 
 
@@ -63,8 +71,9 @@ def simulate(workload: Workload, estimates: LengthEstimates, scheduler: Schedule
 
     `estimates` are natural lengths, one row a request. The scheduler sees what the main loop shows it; it is asked
     when a row has left, and when requests have come while a row is free. Requests that come while none is are handed
-    over when one is, with the times at which they came. Raises UsageError where a request is larger than the cache,
-    EngineError where the scheduler starts nothing into an empty engine.
+    over when one is, with the times at which they came. Raises UsageError where a request is larger than the cache, or
+    where there is a prefix cache and it is not known what prompts begin with; EngineError where the scheduler starts
+    nothing into an empty engine.
     """
     return _Run(workload, estimates, scheduler, engine).outcome()
 
@@ -81,12 +90,14 @@ class _Run:
         self._prompts: list[int] = workload.prompt_tokens.tolist()
         self._limits: list[int] = workload.max_tokens.tolist()
         self._answers: list[int] = workload.answer_tokens.tolist()
+        self._prefixes = workload.prefixes or ((),) * len(workload)
         self._num_arrived = self._num_ended = 0
         self._start_s = [math.nan] * len(workload)
         self._end_s = [math.nan] * len(workload)
         self._waiting: dict[str, WaitingRequest] = {}
         self._machine = Machine(engine)
         self._machine.now_s = self._arrivals[0]
+        self._is_asked_at_once = engine.memory == "planned" or not engine.is_preempting
         self._reserved_tokens = 0
         self._num_cuts: dict[int, int] = {}
         self._num_put_back = self._recomputed_tokens = 0
@@ -104,27 +115,26 @@ class _Run:
             for row in machine.run(self._next_event_s()):
                 self._take_back(row)
         ended = (np.array(self._start_s), np.array(self._end_s))
-        counts = (machine.num_steps, machine.num_row_steps, machine.num_read_tokens)
+        counts = (machine.num_steps, machine.num_row_steps, machine.num_read_tokens, machine.num_cached_tokens)
         return Outcome(self._workload.arrival_s, *ended, *counts, self._num_put_back, self._recomputed_tokens)
 
     # -- arrivals ----------------------------------------------------------------------------------------------
 
-    @property
     def _num_free(self) -> int:
         return self._engine.slots - len(self._machine.running)
 
     def _next_event_s(self) -> float:
         """When somebody comes who could start."""
-        if self._num_arrived == len(self._arrivals) or self._num_free < 1:
+        if self._num_arrived == len(self._arrivals) or self._num_free() < 1:
             return math.inf
         return self._arrivals[self._num_arrived]
 
     def _hand_over(self) -> None:
-        first, now_s = self._num_arrived, self._machine.now_s
-        if self._next_event_s() > now_s:
+        first, now_s, arrivals = self._num_arrived, self._machine.now_s, self._arrivals
+        if first == len(arrivals) or arrivals[first] > now_s or self._num_free() < 1:
             return
-        last = bisect_right(self._arrivals, now_s, first)
-        prompts, limits, arrivals, waiting = self._prompts, self._limits, self._arrivals, self._waiting
+        last = bisect_right(arrivals, now_s, first)
+        prompts, limits, waiting = self._prompts, self._limits, self._waiting
         come = [WaitingRequest(str(i), prompts[i], limits[i], 0, arrivals[i]) for i in range(first, last)]
         for request in come:
             waiting[request.id] = request
@@ -143,10 +153,10 @@ class _Run:
 
     def _decide(self) -> None:
         """What is to start; where rows are put back for want of memory one by one, as long as the last one fits."""
-        if self._engine.memory == "planned" or not self._engine.is_preempting:
-            self._carry_out(self._num_free, self._engine.kv_tokens - self._reserved_tokens)
+        if self._is_asked_at_once:
+            self._carry_out(self._num_free(), self._engine.kv_tokens - self._reserved_tokens)
             return
-        while self._num_free and self._machine.is_door_free and self._carry_out(1, math.inf):
+        while self._num_free() and self._machine.is_door_free and self._carry_out(1, math.inf):
             pass
 
     def _carry_out(self, free_rows: int, free_kv_tokens: float) -> int:
@@ -172,7 +182,8 @@ class _Run:
             written = 0
         cap = min(start.cap, request.max_tokens)
         end = min(cap, self._answers[index])
-        machine.start(MachineRow(machine, index, start.id, request.prompt_tokens, written, cap, end))
+        prefix = self._prefixes[index]
+        machine.start(MachineRow(machine, index, start.id, request.prompt_tokens, written, cap, end, prefix))
         self._reserved_tokens += request.prompt_tokens + cap
         if not request.num_cuts:
             self._start_s[index] = machine.now_s
@@ -198,6 +209,8 @@ class _Run:
 def _check(workload: Workload, estimates: LengthEstimates, engine: EngineModel) -> None:
     if len(estimates) != len(workload):
         raise UsageError(f"There are {len(estimates)} estimates for {len(workload)} requests; each needs one.")
+    if engine.prefix_cache_tokens and workload.prefixes is None:
+        raise UsageError("A prefix cache is of no use where it is not known what prompts begin with (prefixes).")
     sizes = workload.prompt_tokens + workload.answer_tokens
     largest = int(sizes.argmax())
     if sizes[largest] > engine.kv_tokens:

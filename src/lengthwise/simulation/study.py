@@ -19,6 +19,7 @@ from lengthwise.simulation.simulator import simulate
 from lengthwise.simulation.workload import Doubles, Workload
 
 FIGURES = ("mean_latency_s", "p99_latency_s", "mean_wait_s", "makespan_s")
+HIT_RATE = "prefix_hit_rate"  # where there is a prefix cache
 
 # Less than this share of the mean latency is no gain: a cost model is not known better.
 MIN_GAIN = 0.03
@@ -61,7 +62,8 @@ class Figures:
 
     def ci95(self, name: str) -> tuple[float, float] | None:
         ends = interval(self.columns[name])
-        return None if ends is None else (max(0.0, ends[0]), ends[1])
+        most = 1.0 if name == HIT_RATE else math.inf
+        return None if ends is None else (max(0.0, ends[0]), min(most, ends[1]))
 
     def ratio(self, base: Figures, name: str) -> Doubles:
         """To arrival order's, seed by seed, of a figure that is never 0 (latencies, makespan)."""
