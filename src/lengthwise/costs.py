@@ -16,9 +16,10 @@ class StepCost:
     """Seconds of a decode step, and of reading prompts. Raises UsageError on a value out of range.
 
     A step writes one token of each row: `step_fixed_s` + rows × `step_row_s` + tokens in the cache × `step_context_s`.
-    Reading is a pass of its own: `read_fixed_s` + tokens × `read_token_s`; in chunks it is a part of the step, and
-    costs the tokens alone. Linear, so that the time of many steps has a closed form. `relative_error`: how far passes
-    were seen to lie from that, as a share (root mean square); 0 where that was not measured.
+    Reading what enters adds `read_fixed_s` + tokens × `read_token_s`, whether in a pass of its own or along with a
+    step; in chunks it costs the tokens alone. Linear, so that the time of many steps has a closed form.
+    `relative_error`: how far passes were seen to lie from that, as a share (root mean square); 0 where that was not
+    measured.
     """
 
     # 25 ms and 0.35 ms a row reproduce the throughput that the paper states for Vicuna-7B, batches of 16 in arrival
@@ -61,7 +62,7 @@ class StepCost:
         return self.step_fixed_s + num_rows * self.step_row_s + cached_tokens * self.step_context_s
 
     def read_s(self, num_tokens: float) -> float:
-        """Seconds of one pass that reads so many tokens."""
+        """Seconds that reading so many tokens at once adds."""
         return self.read_fixed_s + num_tokens * self.read_token_s
 
     def row_tokens_per_s(self, num_rows: int, tokens_a_row: float = 0.0) -> float:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig
 
-from lengthwise.engines.transformers.attention import BlockView, attend, block_attention
+from lengthwise.engines.transformers.attention import BlockView, PassView, attend, block_attention
 from lengthwise.engines.transformers.cache import (
     BLOCK_TOKENS,
     BlockCache,
@@ -21,6 +21,7 @@ from lengthwise.engines.transformers.cache import (
     StepWrite,
     num_blocks_for,
 )
+from lengthwise.engines.transformers.pass_plan import Places, StepPlan
 from lengthwise.engines.transformers.rows import Row
 from lengthwise.types import SamplingParams
 
@@ -99,7 +100,7 @@ class Written:
     def attend(self, **options: Any) -> torch.Tensor:
         """A step's attention."""
         key, value = self.step()
-        with block_attention(MODEL, self.view):
+        with block_attention(MODEL, PassView(self.view)):
             return attend(torch.nn.Module(), self.query, key, value, None, **options)[0]
 
     @property
@@ -109,17 +110,25 @@ class Written:
         for index, row in enumerate(self.rows):
             owner[row.blocks] = index
             start[row.blocks] = torch.arange(len(row.blocks)) * BLOCK_TOKENS
-        return BlockView(owner, start, torch.tensor([row.position for row in self.rows]))
+        return BlockView(owner, start, torch.tensor([[row.position] for row in self.rows]))
 
     def expected(
-        self, index: int, scaling: float, window: int | None, softcap: float | None, s_aux: torch.Tensor | None
+        self,
+        index: int,
+        scaling: float,
+        window: int | None,
+        softcap: float | None,
+        s_aux: torch.Tensor | None,
+        end: int | None = None,
+        query: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The textbook, for one row: 1 × heads × size."""
-        end = self.rows[index].position + 1
+        """The textbook, for one token of a row, the newest if not another: 1 × heads × size. `end`: tokens up to it."""
+        end = self.rows[index].position + 1 if end is None else end
+        query = self.query[index] if query is None else query
         begin = max(0, end - window) if window else 0
         keys = self.keys[index, :, begin:end].repeat_interleave(HEADS // KV_HEADS, 0).double()
         values = self.values[index, :, begin:end].repeat_interleave(HEADS // KV_HEADS, 0).double()
-        scores = (self.query[index].double() @ keys.transpose(1, 2)) * scaling
+        scores = (query.double() @ keys.transpose(1, 2)) * scaling
         scores = scores if softcap is None else torch.tanh(scores / softcap) * softcap
         sink = torch.full((HEADS,), -torch.inf) if s_aux is None else s_aux
         weights = torch.cat([scores, sink.double().view(HEADS, 1, 1)], -1).softmax(-1)[..., :-1]
@@ -201,3 +210,34 @@ def test_prompts_see_their_own_keys_only() -> None:
     assert keys is states
     assert values is states
     assert cache.get_seq_length() == 0
+
+
+@pytest.mark.parametrize("window", [None, 1, 10, BLOCK_TOKENS])
+@pytest.mark.parametrize("softcap", [None, 1.5])
+@pytest.mark.parametrize("s_aux", [None, torch.linspace(-3, 3, HEADS)])
+def test_tokens_that_ride_along_attend_to_what_stands_before_them(
+    window: int | None, softcap: float | None, s_aux: torch.Tensor | None
+) -> None:
+    """Rows run whose keys are there; others bring all of theirs. Every token, earlier or newest, has the textbook's
+    output, and each key is where its row will look for it."""
+    written, riding = Written(LENGTHS), [1, 3, 5]
+    rows = [written.rows[index] for index in riding]
+    for row in rows:  # as if nobody had read them
+        written.cache.clear(row.blocks)
+    plan = StepPlan.of(Places.of(written.rows, CPU), rows)
+    index = torch.tensor([*range(len(LENGTHS)), *(i for i in riding for _ in range(written.rows[i].position))])
+    place = plan.position.squeeze(1)
+    generator = torch.Generator().manual_seed(1)
+    query = torch.randn(len(index), HEADS, 1, SIZE, generator=generator)
+    written.cache.write = plan.write
+    key, value = written.cache.update(
+        written.keys[index, :, place].unsqueeze(2), written.values[index, :, place].unsqueeze(2), 0
+    )
+    options: Any = {"scaling": 0.3, "sliding_window": window, "softcap": softcap, "s_aux": s_aux}
+    with block_attention(MODEL, plan.view):
+        out = attend(torch.nn.Module(), query, key, value, None, **options)[0]
+    assert out.shape == (len(index), 1, HEADS, SIZE)
+    assert len(index) == len(LENGTHS) + sum(row.position for row in rows)
+    for token, (row, end) in enumerate(zip(index.tolist(), place.tolist(), strict=True)):
+        expected = written.expected(row, 0.3, window, softcap, s_aux, end=end + 1, query=query[token])
+        torch.testing.assert_close(out[token], expected, atol=2e-6, rtol=1e-5)

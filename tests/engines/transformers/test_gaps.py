@@ -40,7 +40,7 @@ def test_a_step_reads_few_free_blocks(make_engine: Make, tools: Any, long_and_sh
 
     def watched(rows: Any) -> Any:
         logits = step(rows)
-        densities.append(sum(len(row.blocks) for row in rows) / len(engine._model.last_view.row))
+        densities.append(sum(len(row.blocks) for row in rows) / len(engine._model.last_view.newest.row))
         return logits
 
     engine._model.step = watched

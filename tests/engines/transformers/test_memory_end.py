@@ -42,21 +42,33 @@ ERRORS = [
 
 
 @pytest.mark.parametrize("error", ERRORS)
-@pytest.mark.parametrize("phase", ["step", "prompt"])
+@pytest.mark.parametrize(
+    ("is_too_large", "riding_tokens", "most_rows"),
+    [
+        (lambda ids: ids.shape[1] == 1 and len(ids) > 3, 0, 3),  # a step of more than three rows
+        (lambda ids: ids.shape[1] > 1 and len(ids) > 3, 0, 3),  # more than three prompts
+        (lambda ids: len(ids) > 30, 256, 9),  # a step with more than thirty tokens, those of prompts among them
+    ],
+)
 def test_no_answer_is_lost_or_repeated(
-    error: Exception, phase: str, make_engine: Make, loaded_ids: Callable[..., LoadedModel], tools: Any
+    error: Exception,
+    is_too_large: Callable[[Any], bool],
+    riding_tokens: int,
+    most_rows: int,
+    make_engine: Make,
+    loaded_ids: Callable[..., LoadedModel],
+    tools: Any,
 ) -> None:
-    """With memory for three rows and ten asked for: half of them come back with their tokens, until it goes;
+    """With memory for a few rows and ten asked for: half of them come back with their tokens, until it goes;
     every answer is the one that it is alone, and the engine says that it takes fewer."""
     requests = tools.make_requests(10, max_prompt=20, max_tokens=25)
     expected = tools.Driver(make_engine(), at_once=1).run(requests)
-    engine = make_engine(max_padding_tokens=10_000)
+    engine = make_engine(max_padding_tokens=10_000, max_riding_tokens=riding_tokens)
     driver = tools.Driver(engine, at_once=10)
-    is_step = phase == "step"
-    with room_for(loaded_ids().model, lambda ids: (ids.shape[1] == 1) == is_step and len(ids) > 3, error):
+    with room_for(loaded_ids().model, is_too_large, error):
         assert driver.run(requests) == expected
     assert any(cut.reason == "memory" for cut in driver.cuts)
-    assert 1 <= engine.capabilities.max_running <= 3
+    assert 1 <= engine.capabilities.max_running <= most_rows
 
 
 def test_a_known_budget_is_reserved_at_once(make_engine: Make, tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,16 +87,17 @@ def test_a_known_budget_is_reserved_at_once(make_engine: Make, tools: Any, monke
     assert sizes[math.inf][0] < sizes[1_500][0]
 
 
+@pytest.mark.parametrize("riding_tokens", [0, 256])
 def test_a_row_that_does_not_fit_alone_fails(
-    make_engine: Make, loaded_ids: Callable[..., LoadedModel], tools: Any
+    riding_tokens: int, make_engine: Make, loaded_ids: Callable[..., LoadedModel], tools: Any
 ) -> None:
     """Its failure names the reason and a way out; shorter ones run."""
     requests = [
         replace(request, prompt="7 " * (50 if index == 3 else 5), max_tokens=8)
         for index, request in enumerate(tools.make_requests(6))
     ]
-    with room_for(loaded_ids().model, lambda ids: ids.shape[1] > 40, ERRORS[0]):
-        answers = tools.Driver(make_engine()).run(requests)
+    with room_for(loaded_ids().model, lambda ids: max(ids.shape) > 40, ERRORS[0]):
+        answers = tools.Driver(make_engine(max_riding_tokens=riding_tokens)).run(requests)
     failed = [answer for answer in answers.values() if isinstance(answer, Failed)]
     assert [answer.id for answer in failed] == ["r3"]
     assert failed[0].error.type == "out_of_memory"
@@ -253,7 +266,7 @@ def test_a_row_without_numbers_leaves_none_behind_before_its_first_step(
     """Its prompt has been read, and it is cancelled: nobody has noticed the NaN in its blocks, and nobody gets it."""
     good = without_poison(tools.make_requests(10), make_engine, tools)
     expected = tools.Driver(make_engine()).run(good)
-    engine = make_engine(loaded=poisoned(loaded_ids()))
+    engine = make_engine(loaded=poisoned(loaded_ids()), max_riding_tokens=0)
     enter(engine, [replace(good[0], id="bad", prompt=BAD_PROMPT), *good])
     engine.cancel("bad")
     ended = run_out(engine)
@@ -268,7 +281,7 @@ def test_a_row_without_numbers_leaves_none_behind_where_memory_ended(
     loaded = poisoned(loaded_ids())
     good = replace(without_poison(tools.make_requests(6), make_engine, tools)[0], id="good")
     expected = tools.Driver(make_engine()).run([good])
-    engine = make_engine(loaded=loaded, max_padding_tokens=0)
+    engine = make_engine(loaded=loaded, max_padding_tokens=0, max_riding_tokens=0)
     enter(engine, [replace(good, id="beneath"), good])
     engine.cancel("beneath")
     with room_for(loaded.model, lambda ids: ids.shape[1] > 50, ERRORS[1]):
@@ -288,7 +301,7 @@ def test_a_row_without_numbers_leaves_none_behind_where_it_was_moved_from(
     draw = [replace(r, prompt=str(r.prompt).split()[0]) for r in tools.make_requests(16, seed=6)]
     later = without_poison(draw, make_engine, tools)[:10]
     expected = tools.Driver(make_engine()).run(later)
-    engine = make_engine(loaded=poisoned(loaded_ids()))
+    engine = make_engine(loaded=poisoned(loaded_ids()), max_riding_tokens=0)
     before = [replace(later[0], id=f"before{i}", prompt="7 8", max_tokens=60) for i in range(7)]
     enter(engine, [*before, replace(later[0], id="bad", prompt=BAD_PROMPT)])
     (bad,) = (row for row in engine._running if row.id == "bad")

@@ -73,7 +73,7 @@ def test_the_default_limit_reaches_the_requests(tiny_llama_dir, loop):
     assert prepared.max_tokens == 9
 
 
-@pytest.mark.parametrize(("num_tokens", "max_rows"), [(300, 1), (3000, 8), (10**9, 1024)])
+@pytest.mark.parametrize(("num_tokens", "max_rows"), [(300, 1), (3000, 12), (10**9, 1024)])
 def test_rows_and_tokens_stay_within_a_small_memory(tiny_llama_dir, monkeypatch, num_tokens, max_rows):
     """Memory for `num_tokens` tokens: what the cache may become, blocks and growth included, is no larger."""
     loaded = load_model(ModelOptions(model=str(tiny_llama_dir)))

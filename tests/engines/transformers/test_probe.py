@@ -222,7 +222,7 @@ def test_a_probe_of_a_tiny_model_is_short_and_kept(loaded, cache, monkeypatch):
     assert probe(loaded, 64) == first
     assert first.context_tokens == probe_module.CONTEXT_TOKENS
     assert {tokens for _, tokens, _ in first.contexts} == {32, 256}
-    assert [one[:2] for one in first.reads] == [(1, 32), (1, 128), (4, 128), (8, 128)]
+    assert [one[:2] for one in first.reads] == [(1, 32), (4, 32), (1, 128), (4, 128), (8, 128)]
     assert 0 < first.step_cost.read_s(100) < 5
 
 

@@ -36,14 +36,15 @@ def states_of(events: list[Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("pooling", ["mean", "last", "entropy"])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "gemma2", "mixtral"])
+@pytest.mark.parametrize("riding_tokens", [0, 256])
 def test_states_are_those_of_a_backbone(
-    family: str, pooling: Any, make_engine: Make, loaded_ids: Load, tools: Any
+    riding_tokens: int, family: str, pooling: Any, make_engine: Make, loaded_ids: Load, tools: Any
 ) -> None:
     """Whatever entered beside it, and however long it is (one token: nothing is read before the first step): the state
     is the one that the prompt has alone."""
     requests = tools.make_requests(12, max_tokens=4)
     requests[5] = replace(requests[5], prompt="17")
-    engine = make_engine(family, max_padding_tokens=200)
+    engine = make_engine(family, max_padding_tokens=200, max_riding_tokens=riding_tokens)
     assert isinstance(engine, PromptPooling)
     assert engine.pool_prompts(pooling)
     found = states_of(all_events(engine, requests))
@@ -119,15 +120,18 @@ def test_nothing_is_told_unasked(make_engine: Make, tools: Any) -> None:
     assert not engine._model.prompts._sums
 
 
-def test_a_row_that_is_put_back_unread_is_told_later(make_engine: Make, loaded_ids: Load, tools: Any) -> None:
+@pytest.mark.parametrize(("riding_tokens", "room"), [(0, 3), (256, 30)])
+def test_a_row_that_is_put_back_unread_is_told_later(
+    riding_tokens: int, room: int, make_engine: Make, loaded_ids: Load, tools: Any
+) -> None:
     """Memory ends in the first step: nobody's state is told twice or lost, and each is right."""
-    requests = tools.make_requests(6, max_tokens=10)
-    engine = make_engine(max_padding_tokens=10_000)
+    requests = tools.make_requests(6, max_prompt=20, max_tokens=10)
+    engine = make_engine(max_padding_tokens=10_000, max_riding_tokens=riding_tokens)
     engine.pool_prompts("mean")
     error = torch.OutOfMemoryError("CUDA out of memory.")
 
     def check(module: Any, args: Any, kwargs: Any) -> None:
-        if kwargs["input_ids"].shape[1] == 1 and len(kwargs["input_ids"]) > 3:
+        if kwargs["input_ids"].shape[1] == 1 and len(kwargs["input_ids"]) > room:
             raise error
 
     told: list[Any] = []

@@ -1,27 +1,26 @@
-"""The model's two kinds of forward pass: prompts go into the cache, and a step gives each row its next logits."""
+"""The model's two kinds of forward pass: long prompts go into the cache, and a step gives each row its next logits."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from contextlib import contextmanager
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from lengthwise.engines.transformers.attention import BlockView, block_attention
+from lengthwise.engines.transformers.attention import PassView, block_attention
 from lengthwise.engines.transformers.cache import (
     BLOCK_TOKENS,
     BlockCache,
     Blocks,
     PromptWrite,
-    StepWrite,
     num_blocks_for,
 )
 from lengthwise.engines.transformers.memory import release_memory
 from lengthwise.engines.transformers.model import LoadedModel
+from lengthwise.engines.transformers.pass_plan import Places, StepPlan
 from lengthwise.engines.transformers.prompt_pool import PromptPool
 from lengthwise.engines.transformers.rows import Row
 
@@ -34,28 +33,36 @@ MIN_DENSITY = 0.75
 # makes half as many passes again; with 8 six rows of 1,000 are put back.
 MARGIN_TOKENS = 8
 
-_FAR = 2**40  # a position that no query reaches: the keys of a free block
-
 
 class RowModel:
     """A model whose rows have lengths of their own.
 
     A row's newest token is never in the cache: `read` takes in all before it, `step` puts it there and gives what
-    comes next. So logits are only ever made for one position a row, and a prompt and a cut answer enter alike.
+    comes next. So logits are only ever made for one position a row, and a prompt and a cut answer enter alike. Where
+    there are few tokens to read, the next step reads them beside the others' newest ones.
     """
 
     def __init__(
-        self, loaded: LoadedModel, max_blocks: int, max_read_tokens: int, max_padding_tokens: int, num_reserved: int = 0
+        self,
+        loaded: LoadedModel,
+        max_blocks: int,
+        max_read_tokens: int,
+        max_padding_tokens: int,
+        max_riding_tokens: int,
+        num_reserved: int = 0,
     ) -> None:
-        """`num_reserved` blocks are there from the first row on, so that nothing is copied as the cache grows."""
+        """Limits as in `RowEngineConfig`. `num_reserved` blocks are there from the first row on, so that nothing is
+        copied as the cache grows."""
         self._loaded = loaded
         self._cache = BlockCache()
         self._blocks = Blocks(max_blocks)
         self._max_read_tokens = max_read_tokens
         self._max_padding_tokens = max_padding_tokens
+        self._max_riding_tokens = max_riding_tokens
         self._num_reserved = num_reserved
-        self._places: _Places | None = None  # None when blocks were taken or moved
-        self.last_view: BlockView | None = None
+        self._places: Places | None = None  # None when blocks were taken or moved
+        self._riding: list[Row] = []  # have entered; the next step reads all of them
+        self.last_view: PassView | None = None
         self.prompts = PromptPool(loaded.model)
 
     def num_fitting(self, waiting: Sequence[Row], running: Sequence[Row]) -> int:
@@ -67,41 +74,58 @@ class RowModel:
                 return index
         return len(waiting)
 
+    def rides(self, row: Row) -> bool:
+        """Whether it is short enough to be read along with a step."""
+        return row.position <= self._max_riding_tokens
+
     def read(self, rows: Sequence[Row]) -> None:
-        """Let rows enter: their keys, all but the newest token's, go into the cache. Raises OutOfBlocks, or the
-        device's out-of-memory error: the rows have not entered then, and have no blocks."""
+        """Let rows enter: their keys, all but the newest token's, go into the cache. The shortest ride along with the
+        next step; passes are made for the others. Raises OutOfBlocks, or the device's out-of-memory error: the rows
+        have not entered then, and have no blocks."""
         self._take_blocks(rows)
         self.prompts.expect(rows)
+        unread = sorted((row for row in rows if row.position > 0), key=lambda row: row.position)
+        num_riding = self._num_riding(unread)
         try:
-            for batch in self._batches([row for row in rows if row.position > 0]):
+            for batch in self._batches(unread[num_riding:]):
                 self._read(batch)
         except RuntimeError:
             for row in rows:
                 self.leave(row)
             raise
+        self._riding += unread[:num_riding]
 
     def step(self, rows: Sequence[Row]) -> Tensor:
         """Logits of each row's next token, rows × vocabulary. Raises as `read`, but the rows keep what they have: it
-        may be repeated."""
+        may be repeated. All that ride must be among the rows."""
         self._take_blocks(rows)
         self._close_gaps()
-        view, self._cache.write = self._plan(rows)
-        self.last_view = view
-        with block_attention(self._loaded.model, view), self.prompts.watching() as seen:
+        plan = self._plan(rows)
+        self.last_view, self._cache.write = plan.view, plan.write
+        with (
+            block_attention(self._loaded.model, plan.view),
+            _logits_of_first(self._loaded.model, len(rows) if self._riding else None),
+            self.prompts.watching() as seen,
+        ):
             out = self._loaded.model(
-                input_ids=torch.tensor([[row.last_token] for row in rows], device=self._loaded.device),
-                position_ids=view.position.unsqueeze(1),
+                input_ids=torch.tensor(plan.tokens, device=self._loaded.device).unsqueeze(1),
+                position_ids=plan.position,
                 past_key_values=self._cache,
                 use_cache=True,
             )
-        self.prompts.add_last(rows, seen)
-        logits: Tensor = out.logits[:, -1]
+        for hidden in seen:
+            self.prompts.add_prompts(_pieces(self._riding, hidden[len(rows) :, 0]))
+            self.prompts.add_last(rows, hidden[: len(rows)])
+        self._riding = []
+        logits: Tensor = out.logits[: len(rows), -1]
         return logits
 
     def leave(self, row: Row, is_finite: bool = False) -> None:
         """Take the row's blocks back. They are cleared, for they may hold NaN, unless the row is known to have none:
         the last step over all that it has in the cache gave numbers."""
         self.prompts.forget(row)
+        if row in self._riding:
+            self._riding.remove(row)
         if not is_finite:
             self._cache.clear(row.blocks)
         self._blocks.put_back(row)
@@ -152,11 +176,17 @@ class RowModel:
         finally:
             self._cache.clear(nobodys)
 
+    def _num_riding(self, rows: Sequence[Row]) -> int:
+        """How many of these rows, the shortest first, ride together with those that do."""
+        num_tokens = sum(row.position for row in self._riding)
+        upto = num_tokens + np.cumsum([row.position for row in rows])
+        return int(np.searchsorted(upto, self._max_riding_tokens, side="right"))
+
     def _batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
-        """Rows of like length together: within `max_read_tokens` and `max_padding_tokens`, or one row alone."""
+        """Those of like length together, by length: within `max_read_tokens` and `max_padding_tokens`, or one alone."""
         batch: list[Row] = []
         num_tokens = 0
-        for row in sorted(rows, key=lambda row: row.position):
+        for row in rows:
             num_tokens += row.position
             padded = row.position * (len(batch) + 1)
             if batch and (padded > self._max_read_tokens or padded - num_tokens > self._max_padding_tokens):
@@ -179,40 +209,32 @@ class RowModel:
                 use_cache=True,
                 logits_to_keep=1,
             )
-        self.prompts.add_prompts(rows, seen)
+        for hidden in seen:
+            self.prompts.add_prompts([(row, hidden[index, : row.position]) for index, row in enumerate(rows)])
 
-    def _plan(self, rows: Sequence[Row]) -> tuple[BlockView, StepWrite]:
+    def _plan(self, rows: Sequence[Row]) -> StepPlan:
         if self._places is None or self._places.rows != rows:
-            self._places = _Places.of(rows, self._loaded.device)
-        places = self._places
-        position = np.array([row.position for row in rows], dtype=np.int64)
-        view = BlockView(places.owner, places.start, self._send(position))
-        return view, StepWrite(places.last, self._send(position % BLOCK_TOKENS), len(places.owner))
-
-    def _send(self, array: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(array).to(self._loaded.device)
+            self._places = Places.of(rows, self._loaded.device)
+        return StepPlan.of(self._places, self._riding)
 
 
-@dataclass(frozen=True)
-class _Places:
-    """Which blocks the rows have; the same from step to step, until one enters, leaves, or takes another block. `owner`
-    and `start` are BlockView's `row` and `start`; `last` (long, rows): each row's last block."""
+@contextmanager
+def _logits_of_first(model: PreTrainedModel, num: int | None) -> Iterator[None]:
+    """Within it logits are made of the first `num` rows only."""
+    head = None if num is None else model.get_output_embeddings()
+    if head is None:
+        yield
+        return
+    handle = head.register_forward_pre_hook(lambda head, inputs: (inputs[0][:num], *inputs[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
 
-    rows: Sequence[Row]
-    owner: Tensor
-    start: Tensor
-    last: Tensor
 
-    @classmethod
-    def of(cls, rows: Sequence[Row], device: torch.device) -> _Places:
-        num_blocks = np.array([len(row.blocks) for row in rows])
-        blocks = np.fromiter(chain.from_iterable(row.blocks for row in rows), dtype=np.int64, count=num_blocks.sum())
-        last = num_blocks.cumsum() - 1
-        num_read = int(blocks.max()) + 1
-        owner, start = np.zeros(num_read, dtype=np.int64), np.full(num_read, _FAR, dtype=np.int64)
-        owner[blocks] = np.repeat(np.arange(len(rows)), num_blocks)
-        start[blocks] = (np.arange(len(blocks)) - np.repeat(last - num_blocks + 1, num_blocks)) * BLOCK_TOKENS
-        return cls(list(rows), *(torch.from_numpy(array).to(device) for array in (owner, start, blocks[last])))
+def _pieces(rows: Sequence[Row], hidden: Tensor) -> list[tuple[Row, Tensor]]:
+    """Each row with its part of what one row after the other has (tokens × width)."""
+    return list(zip(rows, torch.split(hidden, [row.position for row in rows]), strict=True))
 
 
 def _blocks_needed_soon(row: Row) -> int:

@@ -1,4 +1,4 @@
-"""Times single passes of the row engine's own kind: decode steps, and readings of prompts."""
+"""Times single passes of the row engine's own kind: decode steps, and what reading prompts adds to them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from lengthwise.types import SamplingParams
 NUM_REPEATS = 3
 REPEAT_S = 0.03
 LONG_PASS_S = 0.1
-MAX_READ_TOKENS = 4096  # in one pass; as the row engine reads
+MAX_READ_TOKENS, MAX_RIDING_TOKENS = 4096, 256  # in one pass; as the row engine reads
+BESIDE_ROWS, BESIDE_TOKENS = 16, 32  # that run while others ride
+LEAST_S = 1e-6  # of a difference of two times, both of which vary
 
 
 class PassTimer:
@@ -33,7 +35,7 @@ class PassTimer:
     def __init__(self, loaded: LoadedModel, context_tokens: int, max_rows: int) -> None:
         self.max_blocks = max_rows * num_blocks_for(context_tokens)
         self._device = loaded.device
-        self._model = RowModel(loaded, self.max_blocks, MAX_READ_TOKENS, 0)
+        self._model = RowModel(loaded, self.max_blocks, MAX_READ_TOKENS, 0, MAX_RIDING_TOKENS)
         self._context_tokens = context_tokens
         self._rows: list[Row] = []
 
@@ -49,18 +51,33 @@ class PassTimer:
 
     @torch.inference_mode()
     def read_s(self, num_rows: int, num_tokens: int) -> float:
-        """Seconds of reading so many prompts of so many tokens each, after one reading that allocates."""
+        """Seconds that reading so many prompts of so many tokens each takes, after one reading that allocates: a pass,
+        or what it adds to a step of other rows where that reads them along."""
         self._clear()
         rows = [_row(index, num_tokens + 1) for index in range(num_rows)]
-        return _best(lambda: self._read_s(rows))
+        if num_rows * num_tokens > MAX_RIDING_TOKENS:
+            return _best(lambda: self._read_s(rows))
+        num_free = self.max_blocks - num_rows * num_blocks_for(num_tokens + 1)
+        self._rows = [_row(num_rows + index, BESIDE_TOKENS) for index in range(min(BESIDE_ROWS, num_free))]
+        return max(LEAST_S, _best(lambda: self._enter_s(rows, reads=True)) - _best(lambda: self._enter_s(rows)))
 
     def _step_s(self, num_rows: int) -> float:
-        rows = self._rows[:num_rows]
+        return self._timed_step_s(self._rows[:num_rows])
+
+    def _timed_step_s(self, rows: list[Row]) -> float:
         started_s = time.perf_counter()
         logits = self._model.step(rows)
         sampler = Sampler(rows, logits.shape[1], logits.device)
-        sampler.choose(logits, np.zeros(num_rows, dtype=np.int64)).cpu()
+        sampler.choose(logits, np.zeros(len(rows), dtype=np.int64)).cpu()
         return time.perf_counter() - started_s
+
+    def _enter_s(self, rows: list[Row], *, reads: bool = False) -> float:
+        """Seconds of a step in which these are new beside others."""
+        if reads:
+            self._model.read(rows)
+        taken_s = self._timed_step_s(self._rows + rows)
+        self._leave(rows)
+        return taken_s
 
     def _read_s(self, rows: list[Row]) -> float:
         started_s = time.perf_counter()

@@ -18,8 +18,8 @@ IMPROVEMENT = 1.1
 # After 30 s (a large model on a CPU) what is known must do; contexts and readings have 10 s beside that.
 MAX_PROBE_S = 30.0
 MAX_MORE_S = 10.0
-# Prompts and their tokens, one pass each: from a short prompt alone to several at once.
-READS = ((1, 32), (1, 128), (4, 128), (1, 512), (8, 128))
+# Prompts and their tokens, read at once: a few that ride along with a step, and more that take a pass.
+READS = ((1, 32), (4, 32), (1, 128), (4, 128), (1, 512), (8, 128))
 # More rows never take less time. Where they seemed to, by more than this, something else ran on the device: what was
 # measured then is measured again, twice at most; what is still so is used (the shorter time holds for both), not kept.
 MAX_CONTRADICTION = 1.5

@@ -56,21 +56,18 @@ class PromptPool:
         if self._pooling is not None:
             self._sums |= {row: None for row in rows if not row.tokens}
 
-    def add_prompts(self, rows: Sequence[Row], seen: Sequence[Tensor]) -> None:
-        """They were read, but for their last tokens."""
-        for hidden in seen:
-            new = [(row, hidden[index, : row.position]) for index, row in enumerate(rows) if row in self._sums]
-            self._sums |= self._summed(new)
+    def add_prompts(self, read: Sequence[tuple[Row, Tensor]]) -> None:
+        """Rows were read, but for their last tokens: what the last layer gave (tokens × width)."""
+        self._sums |= self._summed([(row, hidden) for row, hidden in read if row in self._sums])
 
-    def add_last(self, rows: Sequence[Row], seen: Sequence[Tensor]) -> None:
-        """A step read the last tokens of those that are new."""
-        for hidden in seen:
-            new = [(row, hidden[index]) for index, row in enumerate(rows) if row in self._sums]
-            if new:
-                found = torch.stack([self._pooled(row, *last) for row, last in self._summed(new).items()]).cpu()
-                self._read += [PromptRead(row.id, state) for (row, _), state in zip(new, found.numpy(), strict=True)]
-                for row, _ in new:
-                    self.forget(row)
+    def add_last(self, rows: Sequence[Row], hidden: Tensor) -> None:
+        """A step read the last tokens of those that are new: rows × 1 × width."""
+        new = [(row, hidden[index]) for index, row in enumerate(rows) if row in self._sums]
+        if new:
+            found = torch.stack([self._pooled(row, *last) for row, last in self._summed(new).items()]).cpu()
+            self._read += [PromptRead(row.id, state) for (row, _), state in zip(new, found.numpy(), strict=True)]
+            for row, _ in new:
+                self.forget(row)
 
     def forget(self, row: Row) -> None:
         self._sums.pop(row, None)

@@ -1,0 +1,98 @@
+"""What a step reads and writes of the cache: the newest token of all rows, and earlier ones that ride along."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lengthwise.engines.transformers.attention import BlockView, EarlierTokens, PassView
+from lengthwise.engines.transformers.cache import BLOCK_TOKENS, StepWrite, num_blocks_for
+from lengthwise.engines.transformers.rows import Row
+
+_FAR = 2**40  # a position that no query reaches: the keys of a free block
+
+
+@dataclass(frozen=True)
+class Places:
+    """Which blocks the rows have; the same from step to step, until one enters, leaves, or takes another block. `owner`
+    and `start` are BlockView's `row` and `start`; `last` (long, rows): each row's last block."""
+
+    rows: Sequence[Row]
+    owner: Tensor
+    start: Tensor
+    last: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], device: torch.device) -> Places:
+        num_blocks = np.array([len(row.blocks) for row in rows])
+        blocks = np.fromiter(chain.from_iterable(row.blocks for row in rows), dtype=np.int64, count=num_blocks.sum())
+        last = num_blocks.cumsum() - 1
+        num_read = int(blocks.max()) + 1
+        owner, start = np.zeros(num_read, dtype=np.int64), np.full(num_read, _FAR, dtype=np.int64)
+        owner[blocks] = np.repeat(np.arange(len(rows)), num_blocks)
+        start[blocks] = _starts(num_blocks)
+        return cls(list(rows), *_sent((owner, start, blocks[last]), device))
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """A step's tokens, where each stands in its row (`position`, long, tokens × 1), what they see, and where their
+    keys go. First the newest of each row, then what rides along."""
+
+    tokens: list[int]
+    position: Tensor
+    view: PassView
+    write: StepWrite
+
+    @classmethod
+    def of(cls, places: Places, riding: Sequence[Row]) -> StepPlan:
+        """`riding`: those of the rows whose tokens before the newest are not in the cache yet."""
+        plan = cls._of_newest(places)
+        return plan._with(riding, places.last.device) if riding else plan
+
+    @classmethod
+    def _of_newest(cls, places: Places) -> StepPlan:
+        position = np.array([row.position for row in places.rows], dtype=np.int64)
+        at, place = _sent((position[:, None], position % BLOCK_TOKENS), places.last.device)
+        view = PassView(BlockView(places.owner, places.start, at))
+        write = StepWrite(places.last, place, len(places.owner))
+        return cls([row.last_token for row in places.rows], at, view, write)
+
+    def _with(self, riding: Sequence[Row], device: torch.device) -> StepPlan:
+        num = np.array([[row.position] for row in riding])
+        column = np.arange(num.max())
+        is_there = column < num
+        position = np.minimum(column, num - 1)  # padding repeats its row's last token
+        token = len(self.tokens) + num.cumsum(axis=0) - num + position
+        num_blocks = np.array([num_blocks_for(row.position) for row in riding])
+        blocks = np.concatenate([row.blocks[:n] for row, n in zip(riding, num_blocks, strict=True)])
+        first_block = (num_blocks.cumsum() - num_blocks)[:, None]
+        block = blocks[first_block + position // BLOCK_TOKENS]
+        owner = np.repeat(np.arange(len(riding)), num_blocks)
+        of_block, start, column_at = _sent((owner, _starts(num_blocks), position), device)
+        view = BlockView(of_block, start, column_at)
+        earlier = EarlierTokens(view, *_sent((blocks, token, np.flatnonzero(is_there)), device))
+        to, at = _sent((block[is_there], position[is_there]), device)
+        write = self.write
+        return StepPlan(
+            [*self.tokens, *chain.from_iterable((row.prompt + row.tokens)[:-1] for row in riding)],
+            torch.cat([self.position, at.unsqueeze(1)]),
+            PassView(self.view.newest, earlier),
+            StepWrite(torch.cat([write.block, to]), torch.cat([write.place, at % BLOCK_TOKENS]), write.num_read),
+        )
+
+
+def _starts(num_blocks: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each block of rows with so many begins in its row (blocks of all rows, one row after the other)."""
+    before = num_blocks.cumsum() - num_blocks
+    return (np.arange(num_blocks.sum()) - np.repeat(before, num_blocks)) * BLOCK_TOKENS
+
+
+def _sent(arrays: Sequence[NDArray[np.int64]], device: torch.device) -> list[Tensor]:
+    return [torch.from_numpy(array).to(device) for array in arrays]
