@@ -212,3 +212,26 @@ def test_a_configuration_that_cannot_work_is_refused(field: str, value: float) -
     """The message names field and value."""
     with pytest.raises(ValueError, match=f"{field} is {value}"):
         RowEngineConfig(**{field: value})
+
+
+@pytest.mark.parametrize(("num_words", "num_steps"), [(5, 1), (30, 6)])
+def test_short_prompts_ride_along_and_long_ones_wait_for_company(
+    num_words: int, num_steps: int, make_engine: Make, loaded_ids: Callable[..., LoadedModel], tools: Any
+) -> None:
+    """Beside a row that runs: up to 10 tokens enter with the next step, in no pass of their own; more wait six steps."""
+    first, second = (replace(request, max_tokens=60) for request in tools.make_requests(2))
+    engine = make_engine(loaded=replace(loaded_ids(), eos_token_ids=()), max_riding_tokens=10, patience_row_steps=6)
+    engine.start(first, [], 10**6, None)
+    engine.poll(0.0)
+    shapes: list[tuple[int, ...]] = []
+    handle = loaded_ids().model.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    engine.start(replace(second, prompt="7 " * num_words), [], 10**6, None)
+    while len(engine._running) < 2:
+        engine.poll(0.0)
+    handle.remove()
+    if num_words == 5:
+        assert shapes == [(2 + num_words - 1, 1)]
+    else:
+        assert shapes == [(1, 1)] * num_steps + [(1, num_words - 1), (2, 1)]
