@@ -178,9 +178,9 @@ def test_a_row_costs_what_it_has_in_the_cache() -> None:
     assert seconds(50, StepCost(0.02, 0.001, 1e-5), 50, max_running=1) == pytest.approx(plain + 1e-5 * cached)
 
 
-@pytest.mark.parametrize(("max_running", "passes_a_prompt"), [(1, (1, 1)), (64, (0.02, 0.2))])
+@pytest.mark.parametrize(("max_running", "passes_a_prompt"), [(1, (1, 1)), (64, (0.4, 0.6))])
 def test_reading_costs_tokens_and_passes(max_running: int, passes_a_prompt: tuple[float, float]) -> None:
-    """A prompt is read by itself where one row runs; where many do, several are read together."""
+    """A prompt is read by itself where one row runs; where many do, those are read together that enter in one step."""
     plain = seconds(50, StepCost(0.02, 0.001), max_running=max_running)
     by_tokens = seconds(50, StepCost(0.02, 0.001, read_token_s=0.002), max_running=max_running)
     assert by_tokens - plain == pytest.approx(200 * 50 * 0.002)

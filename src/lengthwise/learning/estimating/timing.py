@@ -22,10 +22,6 @@ from lengthwise.learning.estimating.totals import Interval
 from lengthwise.pipeline import Pipeline
 from lengthwise.types import Capabilities, Completion, ErrorInfo, Event, Prepared, Request
 
-# Rows wait for company until their waiting costs this many row-steps, and are read in one pass then: the row engine's
-# own setting (`RowEngineConfig.patience_row_steps`).
-PATIENCE_ROW_STEPS = 16
-
 
 @dataclass(frozen=True, slots=True)
 class StepTimes:
@@ -89,7 +85,7 @@ def _cached_tokens(drawn: Drawn) -> float:
 def _replayed(drawn: Drawn, steps: StepTimes, cached_tokens: float, schedule: str) -> _DrawnEngine:
     """The engine that has run them. Every row costs what it costs on average, so that the sum is right."""
     lengths = {str(row): int(length) for row, length in enumerate(drawn.lengths[: len(drawn)])}
-    capabilities = Capabilities(max_running=steps.max_running, kv_tokens=steps.kv_tokens)
+    capabilities = Capabilities(max_running=steps.max_running, kv_tokens=steps.kv_tokens, makes_room=True)
     config = ReplayConfig(capabilities, step_fixed_s=steps.cost.step_fixed_s, step_per_row_s=steps.row_s(cached_tokens))
     engine = _DrawnEngine(lengths, drawn.prepared, config, steps.cost)
     requests = [Request(str(row), "", max_tokens=one.max_tokens) for row, one in enumerate(drawn.prepared)]
@@ -102,7 +98,7 @@ def _replayed(drawn: Drawn, steps: StepTimes, cached_tokens: float, schedule: st
 
 
 class _DrawnEngine(ReplayEngine):
-    """Knows how many tokens prompts have that are not there, and counts the passes that read them."""
+    """Knows how many tokens prompts have that are not there, and counts how often some are read."""
 
     def __init__(
         self, lengths: dict[str, int], prepared: Sequence[Prepared], config: ReplayConfig, cost: StepCost
@@ -111,22 +107,16 @@ class _DrawnEngine(ReplayEngine):
         self.step_cost: StepCost | None = cost
         self.num_reads = 0
         self._prepared = prepared
-        self._num_entering = 0
-        self._waited_row_steps = 0
+        self._is_entering = False
 
     def start(self, request: Request, tokens_so_far: Sequence[int], cap: int, priority: float | None) -> None:
         super().start(request, tokens_so_far, cap, priority)
-        self._num_entering += 1
+        self._is_entering = True
 
     def poll(self, timeout_s: float) -> list[Event]:
-        is_idle = self._num_entering == len(self._rows)
-        if self._num_entering and (is_idle or self._waited_row_steps >= PATIENCE_ROW_STEPS):
-            self.num_reads += 1
-            self._num_entering = self._waited_row_steps = 0
-        before = self.num_steps
-        events = super().poll(timeout_s)
-        self._waited_row_steps += self._num_entering * (self.num_steps - before)
-        return events
+        self.num_reads += self._is_entering
+        self._is_entering = False
+        return super().poll(timeout_s)
 
     def prepare(self, requests: Sequence[Request]) -> list[Prepared | ErrorInfo]:
         return [self._prepared[int(request.id)] for request in requests]
