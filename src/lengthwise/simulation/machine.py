@@ -268,8 +268,8 @@ class Machine:
             self._read(num * chunk)
 
     def _ended(self) -> list[MachineRow]:
-        ends, left = self._ends, []
-        while ends and ends[0][0] <= self.num_steps:
+        ends, num_steps, left = self._ends, self.num_steps, []
+        while ends and ends[0][0] <= num_steps:
             row = heappop(ends)[2]
             if not row.is_gone:
                 self._num_writing -= 1

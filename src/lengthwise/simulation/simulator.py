@@ -86,7 +86,7 @@ class _Run:
         self._workload, self._scheduler, self._engine = workload, scheduler, engine
         self._natural = estimates
         self._estimates = RememberedEstimates.of(estimates.capped(workload.max_tokens))
-        self._arrivals: list[float] = workload.arrival_s.tolist()
+        self._arrivals: list[float] = [*workload.arrival_s.tolist(), math.inf]
         self._prompts: list[int] = workload.prompt_tokens.tolist()
         self._limits: list[int] = workload.max_tokens.tolist()
         self._answers: list[int] = workload.answer_tokens.tolist()
@@ -96,6 +96,7 @@ class _Run:
         self._end_s = [math.nan] * len(workload)
         self._waiting: dict[str, WaitingRequest] = {}
         self._machine = Machine(engine)
+        self._running = self._machine.running
         self._machine.now_s = self._arrivals[0]
         self._is_asked_at_once = engine.memory == "planned" or not engine.is_preempting
         self._reserved_tokens = 0
@@ -103,12 +104,12 @@ class _Run:
         self._num_put_back = self._recomputed_tokens = 0
 
     def outcome(self) -> Outcome:
-        num, machine = len(self._arrivals), self._machine
+        num, machine = len(self._workload), self._machine
         while self._num_ended < num:
             self._hand_over()
             num_put_back = self._num_put_back
             self._decide()
-            if not machine.running:
+            if not self._running:
                 if self._num_put_back == num_put_back:  # else the scheduler emptied the engine, and is asked again
                     self._skip_to_next_arrival()
                 continue
@@ -121,18 +122,17 @@ class _Run:
     # -- arrivals ----------------------------------------------------------------------------------------------
 
     def _num_free(self) -> int:
-        return self._engine.slots - len(self._machine.running)
+        return self._engine.slots - len(self._running)
 
     def _next_event_s(self) -> float:
-        """When somebody comes who could start."""
-        if self._num_arrived == len(self._arrivals) or self._num_free() < 1:
-            return math.inf
-        return self._arrivals[self._num_arrived]
+        """When somebody comes who could start; inf: never, or while no row is free."""
+        return self._arrivals[self._num_arrived] if len(self._running) < self._engine.slots else math.inf
 
     def _hand_over(self) -> None:
-        first, now_s, arrivals = self._num_arrived, self._machine.now_s, self._arrivals
-        if first == len(arrivals) or arrivals[first] > now_s or self._num_free() < 1:
+        now_s = self._machine.now_s
+        if self._next_event_s() > now_s:
             return
+        first, arrivals = self._num_arrived, self._arrivals
         last = bisect_right(arrivals, now_s, first)
         prompts, limits, waiting = self._prompts, self._limits, self._waiting
         come = [WaitingRequest(str(i), prompts[i], limits[i], 0, arrivals[i]) for i in range(first, last)]
@@ -142,7 +142,7 @@ class _Run:
         self._scheduler.add(come, self._estimates[first:last])
 
     def _skip_to_next_arrival(self) -> None:
-        if self._waiting or self._num_arrived == len(self._arrivals):
+        if self._waiting or self._num_arrived == len(self._workload):
             raise EngineError(
                 f"{type(self._scheduler).__name__} starts nothing though {len(self._waiting)} requests wait and the "
                 "engine is empty; a scheduler must start at least one."
