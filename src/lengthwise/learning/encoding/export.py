@@ -11,6 +11,7 @@ from importlib.util import find_spec
 import torch
 
 from lengthwise.errors import UsageError
+from lengthwise.learning.encoding import attention
 from lengthwise.learning.encoding.network import WantedChances
 from lengthwise.predictors.encoder.session import INPUTS
 
@@ -28,11 +29,14 @@ def check_can_export() -> None:
 
 
 def exported(model: WantedChances) -> bytes:
-    """As ONNX, for any number of rows and tokens."""
+    """As ONNX, for any number of rows and tokens. Changes `model`, not what it says."""
+    from onnxscript.optimizer import optimize
+
     rows, tokens = torch.export.Dim("rows"), torch.export.Dim("tokens")
     ids = torch.ones(3, 7, dtype=torch.int64)
     structure = torch.zeros(len(ids), model.num_columns)
     model.eval()
+    attention.fuse(model)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             model,
@@ -41,30 +45,29 @@ def exported(model: WantedChances) -> bytes:
             output_names=["chances"],
             dynamic_shapes=({0: rows, 1: tokens}, {0: rows, 1: tokens}, {0: rows}),
             dynamo=True,
+            opset_version=attention.OPSET,
+            custom_translation_table=attention.translations(),
+            optimize=False,
             verbose=False,
         )
-    assert program is not None, "the exporter gives a program where no file is named"
+        assert program is not None, "the exporter gives a program where no file is named"
+        # The exporter's own optimizing also fuses rotary positions (ModernBERT), wrongly where rows are several.
+        optimize(program.model)
     return _stripped(program.model_proto)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns of its own parts."""
-    with errors_alone("torch.onnx"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-@contextmanager
-def errors_alone(logger: str | None) -> Iterator[None]:
-    """What this logger (None: the root) says below an error is not heard."""
-    found = logging.getLogger(logger)
-    level = found.level
-    found.setLevel(logging.ERROR)
+    """The exporter warns of its own parts; only its errors are heard."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        found.setLevel(level)
+        logger.setLevel(level)
 
 
 def _stripped(proto: object) -> bytes:

@@ -144,4 +144,7 @@ def _open(model: bytes) -> Any:
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common root
-        raise PredictorError(f"The encoder is no ONNX model ({error!s:.300}). Train the predictor again.") from error
+        raise PredictorError(
+            f"The encoder is no ONNX model that onnxruntime {onnxruntime.__version__} reads ({error!s:.300}). "
+            "Install a newer onnxruntime, or train the predictor again."
+        ) from error
