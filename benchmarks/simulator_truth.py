@@ -2,10 +2,10 @@
 
     python benchmarks/simulator_truth.py [number of prompts] [rounds] [slots] [load]
 
-In each round, steps and readings of a run of as many other prompts are timed one by one, and a line is fitted to them.
-Then each policy is run and simulated in turn, on the same requests with their true lengths known: all at once in static
-batches and with rows refilled, and as they come (Poisson arrivals at `load`). Says for each the medians over rounds of
-real ÷ simulated, and ends with one line of JSON.
+In each round, the steps of a run of as many other prompts are timed one by one, with what is read of prompts that
+enter, and a line is fitted to them. Then each policy is run and simulated in turn, on the same requests with their true
+lengths known: all at once in static batches and with rows refilled, and as they come (Poisson arrivals at `load`). Says
+for each the medians over rounds of real ÷ simulated, and ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -48,31 +49,40 @@ AS_THEY_COME = ("arrival", "shortest", "promise", "ratio")
 BOUNDS = {"makespan_s": 0.05, "mean_latency_s": 0.05, "p99_latency_s": 0.10}
 
 
+class Pass(NamedTuple):
+    """A step: its rows, their tokens in the cache, those that were read for it (0: nothing entered)."""
+
+    num_rows: int
+    cached_tokens: int
+    read_tokens: int
+    seconds: float
+
+
 class TimedEngine(TransformersEngine):
-    """Notes what every step and every reading had to do, and how long it took."""
+    """Notes what every step had to do, and how long it took."""
 
     def __init__(self, loaded: LoadedModel, slots: int) -> None:
         self.config = RowEngineConfig(slots)
         super().__init__(loaded, Prompts(loaded, LIMIT), self.config)
-        self.steps: list[tuple[int, int, float]] = []  # rows, tokens in the cache, seconds
-        self.reads: list[tuple[int, float]] = []  # tokens, seconds
+        self.passes: list[Pass] = []
+        self._read_tokens, self._read_s = 0, 0.0
+
+    def _enter(self) -> None:
+        before = len(self._running)
+        started_s = time.perf_counter()
+        super()._enter()
+        self._read_s += time.perf_counter() - started_s
+        self._read_tokens += sum(len(row.prompt) + len(row.tokens) for row in self._running[before:])
 
     def _step(self) -> None:
         rows = len(self._running)
         tokens = sum(len(row.prompt) + len(row.tokens) for row in self._running)
         started_s = time.perf_counter()
         super()._step()
-        if rows:
-            self.steps.append((rows, tokens, time.perf_counter() - started_s))
-
-    def _enter(self) -> None:
-        before = len(self._running)
-        started_s = time.perf_counter()
-        super()._enter()
         taken_s = time.perf_counter() - started_s
-        entered = self._running[before:]
-        if entered:
-            self.reads.append((sum(len(row.prompt) + len(row.tokens) for row in entered), taken_s))
+        if rows:
+            self.passes.append(Pass(rows, tokens, self._read_tokens, self._read_s + taken_s))
+            self._read_tokens, self._read_s = 0, 0.0
 
 
 class TimedFeed:
@@ -118,32 +128,26 @@ def run(
     return figures, {answer.id: answer.completion_tokens for answer, _ in ended}
 
 
-def fitted(steps: Sequence[tuple[int, int, float]], reads: Sequence[tuple[int, float]], beside_s: float) -> StepCost:
-    """Least squares of relative deviations. `beside_s` is what was spent outside of steps and readings: it is shared
-    out among the steps."""
-    rows, tokens, step_s = (np.array(column, float) for column in zip(*steps, strict=True))
-    step = solved(np.stack([np.ones_like(rows), rows, tokens], axis=1), step_s)
-    read_tokens, read_s = (np.array(column, float) for column in zip(*reads, strict=True))
-    read = solved(np.stack([np.ones_like(read_tokens), read_tokens], axis=1), read_s)
-    return StepCost(step[0] + beside_s / len(steps), step[1], step[2], read[0], read[1])
-
-
-def solved(terms: np.ndarray, seconds: np.ndarray) -> list[float]:
-    """Non-negative shares of terms, such that they add up to all the seconds."""
+def fitted(passes: Sequence[Pass], beside_s: float) -> StepCost:
+    """Least squares of relative deviations, no term below 0, scaled such that they add up to all the seconds.
+    `beside_s` is what was spent outside of steps: it is shared out among them."""
+    rows, cached, read, seconds = (np.array(column, float) for column in zip(*passes, strict=True))
+    terms = np.stack([np.ones_like(rows), rows, cached, np.minimum(read, 1.0), read], axis=1)
     shares = nnls(terms / seconds[:, None], np.ones_like(seconds))[0]
-    return (shares * seconds.sum() / (terms @ shares).sum()).tolist()
+    fixed_s, row_s, context_s, read_fixed_s, read_token_s = (shares * seconds.sum() / (terms @ shares).sum()).tolist()
+    return StepCost(fixed_s + beside_s / len(passes), row_s, context_s, read_fixed_s, read_token_s)
 
 
 def probed(loaded: LoadedModel, requests: Sequence[Request], slots: int) -> StepCost:
     """From a run in which rows are refilled and a run in static batches, so that every number of rows was seen."""
-    steps, reads, beside_s = [], [], 0.0
+    passes: list[Pass] = []
+    beside_s = 0.0
     for name in ("refill", "static-arrival"):
         engine = TimedEngine(loaded, slots)
         figures, _ = run(engine, policy(name).make(EngineModel(slots)), requests, at_once(len(requests)), {})
-        steps += engine.steps
-        reads += engine.reads
-        beside_s += figures["makespan_s"] - sum(one[-1] for one in engine.steps) - sum(one[-1] for one in engine.reads)
-    return fitted(steps, reads, beside_s)
+        passes += engine.passes
+        beside_s += figures["makespan_s"] - sum(one.seconds for one in engine.passes)
+    return fitted(passes, beside_s)
 
 
 def main(num_prompts: str = "300", num_rounds: str = "3", slots: str = "16", load: str = "0.8") -> None:
@@ -157,7 +161,7 @@ def main(num_prompts: str = "300", num_rounds: str = "3", slots: str = "16", loa
     _, lengths = run(TimedEngine(loaded, rows), policy("refill").make(EngineModel(rows)), requests, once, {})
     prompt_tokens = np.array([len(loaded.encode_prompt(request)) for request in requests])
     work = Workload.of(once, prompt_tokens, np.array([lengths[request.id] for request in requests]), LIMIT)
-    model = EngineModel(rows, memory="reserve", patience_row_steps=RowEngineConfig().patience_row_steps, cost=cost)
+    model = EngineModel(rows, memory="reserve", cost=cost)
     drawn = work.arriving(poisson(len(work), 1.0, np.random.default_rng(0)))
     loaded_work = at_load(drawn.arriving(drawn.arrival_s - drawn.arrival_s[0]), float(load), model)
     ways: list[tuple[str, str, Workload]] = [("at once", name, work) for name in AT_ONCE]

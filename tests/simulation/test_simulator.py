@@ -103,7 +103,7 @@ class TestExactToTheToken:
         """Prompts of up to four blocks from a small tree of them, in caches from one block to all."""
         work = tree(drawn(seed, num), seed)
         cost = StepCost(0.0101371, 0.0021931, 1e-7, 0.0201931, 0.00011731)
-        model = EngineModel(slots, kv_tokens, "preempt", chunk, 0, num_blocks * BLOCK_TOKENS, cost)
+        model = EngineModel(slots, kv_tokens, "preempt", chunk, num_blocks * BLOCK_TOKENS, cost)
         scheduler = OnlineScheduler() if is_shortest else arrival()
         outcome = simulate(work, exact(work.output_tokens), scheduler, model)
         start_s, end_s = play(work, work.output_tokens if is_shortest else work.arrival_s, model)

@@ -20,7 +20,6 @@ from lengthwise.simulation.workload import Workload
 from lengthwise.types import Capabilities
 
 NUM_DRAWS = 5  # the noted answers in a random order, and as many drawn of them with repetition
-PATIENCE_ROW_STEPS = 16  # as the row engine waits for company when it reads prompts
 BASE = "static batches, arrival order"
 REFILLED = "refilled, arrival order"
 OWN = "this run"
@@ -45,8 +44,7 @@ class RunEngine:
 
     def model(self, cost: StepCost) -> EngineModel:
         slots = max(1, int(self.capabilities.max_running))
-        patience = PATIENCE_ROW_STEPS if self.cost is not None else 0
-        return EngineModel(slots, self.capabilities.kv_tokens, patience_row_steps=patience, cost=cost)
+        return EngineModel(slots, self.capabilities.kv_tokens, cost=cost)
 
 
 @dataclass(frozen=True)

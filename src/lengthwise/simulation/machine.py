@@ -35,7 +35,6 @@ class EngineModel:
     kv_tokens: float = math.inf
     memory: Memory = "preempt"
     chunk_tokens: int | None = None  # of a step, for writing rows and pieces of prompts; None: prompts are read alone
-    patience_row_steps: int = 0  # rows wait for company to be read with (our own engine: 16)
     prefix_cache_tokens: int = 0  # of prompts that were read; what begins alike is not read again. 0: there is none
     cost: StepCost = field(default_factory=StepCost)
 
@@ -46,8 +45,6 @@ class EngineModel:
             raise UsageError(f"kv_tokens is {self.kv_tokens}; a cache holds at least 1 token.")
         if self.chunk_tokens is not None and self.chunk_tokens <= self.slots:
             raise UsageError(f"chunk_tokens is {self.chunk_tokens}; a step of {self.slots} rows needs more than that.")
-        if self.patience_row_steps < 0:
-            raise UsageError(f"patience_row_steps is {self.patience_row_steps}; it must be 0 or more.")
         if self.prefix_cache_tokens and self.prefix_cache_tokens < BLOCK_TOKENS:
             raise UsageError(
                 f"prefix_cache_tokens is {self.prefix_cache_tokens}; a cache holds whole blocks of prompts, so "
@@ -121,7 +118,6 @@ class Machine:
         self._num_begun = 0  # tells entries of `_ends` apart
         self._context_tokens = 0  # in the cache
         self._ends: list[tuple[int, int, MachineRow]] = []
-        self._waited_row_steps = 0
 
     def start(self, row: MachineRow) -> None:
         self.running[row.id] = row
@@ -174,12 +170,9 @@ class Machine:
         return used + num_tokens <= (1 - WATERMARK) * self._model.kv_tokens
 
     def _enter(self) -> None:
-        """Let rows in that waited long enough for company, as far as they fit, first come first served."""
+        """Let rows in, as far as they fit, first come first served."""
         if not self._entering:
             return
-        if self._waited_row_steps < self._model.patience_row_steps and (self._num_writing or self._reading):
-            return
-        self._waited_row_steps = 0
         num_before = len(self._entering)
         while self._entering and self._fits(self._entering[0].unread_tokens + 1):
             row = self._entering.popleft()
@@ -232,16 +225,13 @@ class Machine:
         return min(self._model.chunk_tokens - self._num_writing, self._unread_tokens)
 
     def _num_until_change(self) -> int:
-        """Steps until a row ends, has read its prompt, has waited long enough to enter, or the cache is full."""
+        """Steps until a row ends, has read its prompt, or the cache is full."""
         ends = self._ends
         while ends and ends[0][2].is_gone:
             heappop(ends)
         num: float = ends[0][0] - self.num_steps if ends else math.inf
         if self._reading:
             num = min(num, max(1, self._reading[0].unread_tokens // self._chunk))
-        if self._entering and self._model.patience_row_steps > self._waited_row_steps:
-            left = self._model.patience_row_steps - self._waited_row_steps
-            num = min(num, -(-left // len(self._entering)))
         if self._is_preempting and self._num_writing:
             room = self._model.kv_tokens - self._context_tokens - self._unread_tokens
             num = min(num, room // self._num_writing)
@@ -263,7 +253,6 @@ class Machine:
         self.num_steps += num
         self.num_row_steps += num * writing
         self._context_tokens += num * writing
-        self._waited_row_steps += num * len(self._entering)
         if chunk:
             self._read(num * chunk)
 

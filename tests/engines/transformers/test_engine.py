@@ -218,7 +218,7 @@ def test_a_configuration_that_cannot_work_is_refused(field: str, value: float) -
 def test_short_prompts_ride_along_and_long_ones_wait_for_company(
     num_words: int, num_steps: int, make_engine: Make, loaded_ids: Callable[..., LoadedModel], tools: Any
 ) -> None:
-    """Beside a row that runs: up to 10 tokens enter with the next step, in no pass of their own; more wait six steps."""
+    """Beside a row that runs: up to 10 tokens enter with the next step, in no pass of their own; more wait 6 steps."""
     first, second = (replace(request, max_tokens=60) for request in tools.make_requests(2))
     engine = make_engine(loaded=replace(loaded_ids(), eos_token_ids=()), max_riding_tokens=10, patience_row_steps=6)
     engine.start(first, [], 10**6, None)
