@@ -1,4 +1,4 @@
-"""An encoder's matrices in 8 bits: about half of the time, and a quarter of their size.
+"""An encoder's matrices in 8 bits: two fifths of the time, and a quarter of their size.
 
 Activations get one scale for each matrix, found on training prompts: one from the batch at hand would make a prompt's
 estimate depend on its neighbours. Before that, the spread between channels is moved from the activations, where few
