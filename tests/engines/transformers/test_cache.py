@@ -224,7 +224,7 @@ def test_tokens_that_ride_along_attend_to_what_stands_before_them(
     rows = [written.rows[index] for index in riding]
     for row in rows:  # as if nobody had read them
         written.cache.clear(row.blocks)
-    plan = StepPlan.of(Places.of(written.rows, CPU), rows)
+    plan = StepPlan.of(Places.of(written.rows), rows, CPU)
     index = torch.tensor([*range(len(LENGTHS)), *(i for i in riding for _ in range(written.rows[i].position))])
     place = plan.position.squeeze(1)
     generator = torch.Generator().manual_seed(1)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from lengthwise.engines.transformers.answer_text import AnswerText
 from lengthwise.engines.transformers.cache import BLOCK_TOKENS, OutOfBlocks, num_blocks_for
@@ -145,6 +147,20 @@ class RowsEngine(ABC):
         return self.text_of(row.tokens)
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """What rows that run together have in common while none enters or leaves. `ends` (rows): from how many tokens on
+    each may end by a new one that is no end in itself; with stop strings to look for, always."""
+
+    sampler: Sampler
+    ends: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], logits: Tensor) -> _Batch:
+        ends = np.array([row.end if row.text is None else 0 for row in rows], dtype=np.int64)
+        return cls(Sampler(rows, logits.shape[1], logits.device), ends)
+
+
 class TransformersEngine(RowsEngine):
     """Answers of a `transformers` model, many rows at once, each entering and leaving when it likes.
 
@@ -161,12 +177,13 @@ class TransformersEngine(RowsEngine):
         self._config = config
         self._max_running = config.max_running
         self._eos = frozenset(loaded.eos_token_ids)
+        self._ending = self._eos | {INVALID_TOKEN}
         max_blocks = _max_blocks(config, loaded.context_tokens)
         num_reserved = max_blocks if math.isfinite(config.kv_tokens) else 0
         limits = config.max_read_tokens, config.max_padding_tokens, config.max_riding_tokens
         self._model = RowModel(loaded, max_blocks, *limits, num_reserved)
         self._running: list[Row] = []
-        self._sampler: Sampler | None = None  # of the rows that run; None when they have changed
+        self._batch: _Batch | None = None  # of the rows that run; None when they have changed
         self._waited_row_steps = 0
         self._last_attempt: tuple[Row, int] | None = None  # the row that was alone when memory ended, and its tokens
         self._last_progress_s = -math.inf
@@ -200,13 +217,13 @@ class TransformersEngine(RowsEngine):
         return self._take_events()
 
     def close(self) -> None:
-        self._waiting, self._running, self._sampler = [], [], None
+        self._waiting, self._running, self._batch = [], [], None
         self._model.close()
 
     def _leave(self, row: Row, event: Event, is_finite: bool) -> None:
         if row in self._running:
             self._running.remove(row)
-            self._sampler = None
+            self._batch = None
         else:
             self._waiting.remove(row)
         self._model.leave(row, is_finite)
@@ -229,7 +246,7 @@ class TransformersEngine(RowsEngine):
         self._model.read(entering)
         if entering:
             self._running += entering
-            self._waiting, self._sampler = self._waiting[len(entering) :], None
+            self._waiting, self._batch = self._waiting[len(entering) :], None
 
     def _step(self) -> None:
         if not self._running:
@@ -237,12 +254,16 @@ class TransformersEngine(RowsEngine):
         self._waited_row_steps += len(self._waiting)
         logits = self._model.step(self._running)
         self.num_row_steps += len(self._running)
-        sampler = self._sampler or Sampler(self._running, logits.shape[1], logits.device)
+        batch = self._batch or _Batch.of(self._running, logits)
         num_tokens = np.array([len(row.tokens) for row in self._running], dtype=np.int64)
-        tokens = sampler.choose(logits, num_tokens).tolist()
-        self._sampler = sampler
-        for row, token in zip(list(self._running), tokens, strict=True):
-            self._settle(row, token, token in self._eos)
+        tokens = batch.sampler.choose(logits, num_tokens).tolist()
+        self._batch = batch
+        may_end = (num_tokens + 1 >= batch.ends).tolist()
+        for row, token, is_due in zip(list(self._running), tokens, may_end, strict=True):
+            if is_due or token in self._ending:
+                self._settle(row, token, token in self._eos)
+            else:
+                row.tokens.append(token)
 
     # -- memory -------------------------------------------------------------------------------------------------
 
@@ -269,7 +290,7 @@ class TransformersEngine(RowsEngine):
         """The device is full: the newer half of the rows gives way, and so many are no longer taken. One row alone is
         tried once more without the blocks that others have left. If it is too large then, it is to blame, not the
         number of rows: as many as before are taken again."""
-        self._sampler = None
+        self._batch = None
         rows = self._running + self._waiting
         num_kept = len(rows) // 2
         if num_kept == 0:

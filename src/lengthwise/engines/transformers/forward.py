@@ -60,7 +60,7 @@ class RowModel:
         self._max_padding_tokens = max_padding_tokens
         self._max_riding_tokens = max_riding_tokens
         self._num_reserved = num_reserved
-        self._places: Places | None = None  # None when blocks were taken or moved
+        self._places: Places | None = None  # None when rows were moved
         self._riding: list[Row] = []  # have entered; the next step reads all of them
         self.last_view: PassView | None = None
         self.prompts = PromptPool(loaded.model)
@@ -147,16 +147,17 @@ class RowModel:
     def _take_blocks(self, rows: Sequence[Row]) -> None:
         """Have room for each row's newest token. The cache grows first, so that a row has no block that is not there;
         beyond what was reserved by a quarter more, so that it is seldom copied."""
-        growing = [row for row in rows if len(row.blocks) * BLOCK_TOKENS <= row.position]
-        num_more = sum(num_blocks_for(row.position + 1) - len(row.blocks) for row in growing)
+        growing = [index for index, row in enumerate(rows) if len(row.blocks) * BLOCK_TOKENS <= row.position]
+        num_more = sum(num_blocks_for(rows[index].position + 1) - len(rows[index].blocks) for index in growing)
         num_touched = self._blocks.num_touched_with(num_more)
         if num_touched > self._cache.num_blocks:
             self._cache.resize(min(self._blocks.max_blocks, max(num_touched * 5 // 4, self._num_reserved)))
         self._cache.clean(num_touched)
-        if growing:
-            self._places = None
-        for row in growing:
-            self._blocks.take(row, row.position + 1)
+        places = self._places if self._places is not None and self._places.rows == rows else None
+        for index in growing:
+            self._blocks.take(rows[index], rows[index].position + 1)
+            if places is not None:
+                places.grow(index)
 
     def _close_gaps(self) -> None:
         """Rows that leave a batch leave free blocks between those of the others, and a step reads them all."""
@@ -214,8 +215,8 @@ class RowModel:
 
     def _plan(self, rows: Sequence[Row]) -> StepPlan:
         if self._places is None or self._places.rows != rows:
-            self._places = Places.of(rows, self._loaded.device)
-        return StepPlan.of(self._places, self._riding)
+            self._places = Places.of(rows)
+        return StepPlan.of(self._places, self._riding, self._loaded.device)
 
 
 @contextmanager

@@ -15,21 +15,23 @@ from lengthwise.engines.transformers.attention import BlockView, EarlierTokens, 
 from lengthwise.engines.transformers.cache import BLOCK_TOKENS, StepWrite, num_blocks_for
 from lengthwise.engines.transformers.rows import Row
 
+Longs = NDArray[np.int64]
+
 _FAR = 2**40  # a position that no query reaches: the keys of a free block
 
 
-@dataclass(frozen=True)
+@dataclass
 class Places:
-    """Which blocks the rows have; the same from step to step, until one enters, leaves, or takes another block. `owner`
-    and `start` are BlockView's `row` and `start`; `last` (long, rows): each row's last block."""
+    """Which blocks the rows have; kept from step to step, until one enters or leaves. `owner` and `start` (blocks) are
+    BlockView's `row` and `start`; `last` (rows): each row's last block."""
 
     rows: Sequence[Row]
-    owner: Tensor
-    start: Tensor
-    last: Tensor
+    owner: Longs
+    start: Longs
+    last: Longs
 
     @classmethod
-    def of(cls, rows: Sequence[Row], device: torch.device) -> Places:
+    def of(cls, rows: Sequence[Row]) -> Places:
         num_blocks = np.array([len(row.blocks) for row in rows])
         blocks = np.fromiter(chain.from_iterable(row.blocks for row in rows), dtype=np.int64, count=num_blocks.sum())
         last = num_blocks.cumsum() - 1
@@ -37,7 +39,17 @@ class Places:
         owner, start = np.zeros(num_read, dtype=np.int64), np.full(num_read, _FAR, dtype=np.int64)
         owner[blocks] = np.repeat(np.arange(len(rows)), num_blocks)
         start[blocks] = _starts(num_blocks)
-        return cls(list(rows), *_sent((owner, start, blocks[last]), device))
+        return cls(list(rows), owner, start, blocks[last])
+
+    def grow(self, index: int) -> None:
+        """The row has got another block."""
+        row = self.rows[index]
+        block = row.blocks[-1]
+        num_more = max(0, block + 1 - len(self.owner))
+        self.owner = np.pad(self.owner, (0, num_more))
+        self.start = np.pad(self.start, (0, num_more), constant_values=_FAR)
+        self.owner[block], self.last[index] = index, block
+        self.start[block] = (len(row.blocks) - 1) * BLOCK_TOKENS
 
 
 @dataclass(frozen=True)
@@ -51,17 +63,19 @@ class StepPlan:
     write: StepWrite
 
     @classmethod
-    def of(cls, places: Places, riding: Sequence[Row]) -> StepPlan:
+    def of(cls, places: Places, riding: Sequence[Row], device: torch.device) -> StepPlan:
         """`riding`: those of the rows whose tokens before the newest are not in the cache yet."""
-        plan = cls._of_newest(places)
-        return plan._with(riding, places.last.device) if riding else plan
+        plan = cls._of_newest(places, device)
+        return plan._with(riding, device) if riding else plan
 
     @classmethod
-    def _of_newest(cls, places: Places) -> StepPlan:
+    def _of_newest(cls, places: Places, device: torch.device) -> StepPlan:
         position = np.array([row.position for row in places.rows], dtype=np.int64)
-        at, place = _sent((position[:, None], position % BLOCK_TOKENS), places.last.device)
-        view = PassView(BlockView(places.owner, places.start, at))
-        write = StepWrite(places.last, place, len(places.owner))
+        owner, start, at, last, place = _sent(
+            (places.owner, places.start, position[:, None], places.last, position % BLOCK_TOKENS), device
+        )
+        view = PassView(BlockView(owner, start, at))
+        write = StepWrite(last, place, len(owner))
         return cls([row.last_token for row in places.rows], at, view, write)
 
     def _with(self, riding: Sequence[Row], device: torch.device) -> StepPlan:
@@ -88,11 +102,11 @@ class StepPlan:
         )
 
 
-def _starts(num_blocks: NDArray[np.int64]) -> NDArray[np.int64]:
+def _starts(num_blocks: Longs) -> Longs:
     """Where each block of rows with so many begins in its row (blocks of all rows, one row after the other)."""
     before = num_blocks.cumsum() - num_blocks
     return (np.arange(num_blocks.sum()) - np.repeat(before, num_blocks)) * BLOCK_TOKENS
 
 
-def _sent(arrays: Sequence[NDArray[np.int64]], device: torch.device) -> list[Tensor]:
+def _sent(arrays: Sequence[Longs], device: torch.device) -> list[Tensor]:
     return [torch.from_numpy(array).to(device) for array in arrays]

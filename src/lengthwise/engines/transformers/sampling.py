@@ -58,8 +58,7 @@ class Sampler:
         logits = logits.float()
         if self._penalties is not None:
             logits = self._penalties.apply(logits)
-        tokens = _argmax(logits)
-        is_finite = logits.gather(1, tokens.unsqueeze(1)).squeeze(1).isfinite()  # a NaN is its row's maximum
+        tokens, is_finite = _highest(logits)
         if self._draw is not None:
             tokens[self._draw.rows] = self._draw.choose(logits[self._draw.rows], num_tokens)
         tokens = torch.where(is_finite, tokens, INVALID_TOKEN)
@@ -68,11 +67,16 @@ class Sampler:
         return tokens
 
 
-def _argmax(logits: Tensor) -> Tensor:
-    """On a CPU by numpy: 0.02 ms for 64 × 4096, where torch takes 0.3 to 0.5."""
-    if logits.device.type == "cpu":
-        return torch.from_numpy(logits.numpy().argmax(axis=-1))
-    return logits.argmax(dim=-1)
+def _highest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row's likeliest token, and whether its logit is a number; a NaN is its row's maximum. On a CPU by numpy: the
+    maximum takes 0.02 ms for 64 × 4096 there, by torch 0.3 to 0.5."""
+    if logits.device.type != "cpu":
+        tokens = logits.argmax(dim=-1)
+        return tokens, logits.gather(1, tokens.unsqueeze(1)).squeeze(1).isfinite()
+    numbers = logits.numpy()
+    highest = numbers.argmax(axis=-1)
+    is_finite = np.isfinite(numbers[np.arange(len(highest)), highest])
+    return torch.from_numpy(highest), torch.from_numpy(is_finite)
 
 
 def _has_penalty(row: Row) -> bool:
