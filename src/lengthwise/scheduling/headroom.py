@@ -27,7 +27,8 @@ class MemoryOutlook:
 
     def at(self, times: Ints) -> tuple[Doubles, Doubles]:
         """Mean and variance of the tokens that each row holds after so many more steps (t): n × t."""
-        num_alive = (self.more_tokens[:, :, None] >= times).sum(axis=1)
+        is_alive = self.more_tokens.astype(np.int32)[:, :, None] >= times.astype(np.int32)
+        num_alive = is_alive.view(np.int8).sum(axis=1, dtype=np.int16)
         chance = num_alive / np.count_nonzero(self.more_tokens, axis=1)[:, None]
         tokens = self.held_tokens[:, None] + times
         return chance * tokens, chance * (1 - chance) * tokens**2
@@ -46,8 +47,12 @@ def num_that_fit(running: MemoryOutlook, waiting: MemoryOutlook, kv_tokens: floa
 def _times(more_tokens: Ints) -> Ints:
     """Steps after which rows may end: memory grows until then, and falls behind. All, where they are few."""
     possible = np.sort(more_tokens[more_tokens > 0])
-    ends: Ints = np.unique(possible)
+    ends = _distinct(possible)
     if len(ends) <= MAX_TIMES:
         return ends
-    spread: Ints = np.unique(possible[np.linspace(0, len(possible) - 1, MAX_TIMES).astype(np.int64)])
-    return spread
+    return _distinct(possible[np.linspace(0, len(possible) - 1, MAX_TIMES).astype(np.int64)])
+
+
+def _distinct(ascending: Ints) -> Ints:
+    found: Ints = ascending[np.flatnonzero(np.diff(ascending, prepend=-1))]
+    return found

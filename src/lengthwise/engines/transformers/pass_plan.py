@@ -45,9 +45,10 @@ class Places:
         """The row has got another block."""
         row = self.rows[index]
         block = row.blocks[-1]
-        num_more = max(0, block + 1 - len(self.owner))
-        self.owner = np.pad(self.owner, (0, num_more))
-        self.start = np.pad(self.start, (0, num_more), constant_values=_FAR)
+        num_more = block + 1 - len(self.owner)
+        if num_more > 0:
+            self.owner = np.concatenate([self.owner, np.zeros(num_more, dtype=np.int64)])
+            self.start = np.concatenate([self.start, np.full(num_more, _FAR, dtype=np.int64)])
         self.owner[block], self.last[index] = index, block
         self.start[block] = (len(row.blocks) - 1) * BLOCK_TOKENS
 
