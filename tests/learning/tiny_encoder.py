@@ -5,7 +5,9 @@ Made once a session by `functools.cache`: writing an ONNX model takes seconds, h
 
 from __future__ import annotations
 
+import atexit
 import itertools
+import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -71,7 +73,7 @@ def encoder_dir() -> str:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
     special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    folder = tempfile.mkdtemp(prefix="tiny-encoder-")
+    folder = str(_temporary("tiny-encoder-"))
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -87,6 +89,13 @@ def encoder_dir() -> str:
     return folder
 
 
+def _temporary(prefix: str) -> Path:
+    """A folder that is gone when the tests end."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 @cache
 def trained() -> EncoderPredictor:
     """What learned the longest of four answers, from NUM_PROMPTS prompts."""
@@ -98,7 +107,7 @@ def trained() -> EncoderPredictor:
 @cache
 def saved() -> Path:
     """The folder that it is saved in; copy it to change it."""
-    folder = Path(tempfile.mkdtemp(prefix="tiny-predictor-"))
+    folder = _temporary("tiny-predictor-")
     trained().save(folder)
     return folder
 
