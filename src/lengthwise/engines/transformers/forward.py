@@ -153,7 +153,7 @@ class RowModel:
         if num_touched > self._cache.num_blocks:
             self._cache.resize(min(self._blocks.max_blocks, max(num_touched * 5 // 4, self._num_reserved)))
         self._cache.clean(num_touched)
-        places = self._places if self._places is not None and self._places.rows == rows else None
+        places = self._places_of(rows)
         for index in growing:
             self._blocks.take(rows[index], rows[index].position + 1)
             if places is not None:
@@ -214,9 +214,12 @@ class RowModel:
             self.prompts.add_prompts([(row, hidden[index, : row.position]) for index, row in enumerate(rows)])
 
     def _plan(self, rows: Sequence[Row]) -> StepPlan:
-        if self._places is None or self._places.rows != rows:
-            self._places = Places.of(rows)
+        self._places = self._places_of(rows) or Places.of(rows)
         return StepPlan.of(self._places, self._riding, self._loaded.device)
+
+    def _places_of(self, rows: Sequence[Row]) -> Places | None:
+        """What is known of these very rows."""
+        return self._places if self._places is not None and self._places.rows == rows else None
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from lengthwise.engines.transformers.cache import num_blocks_for
+from lengthwise.engines.transformers.engine import RowEngineConfig
 from lengthwise.engines.transformers.forward import RowModel
 from lengthwise.engines.transformers.model import LoadedModel
 from lengthwise.engines.transformers.rows import Row
@@ -20,7 +21,7 @@ from lengthwise.types import SamplingParams
 NUM_REPEATS = 3
 REPEAT_S = 0.03
 LONG_PASS_S = 0.1
-MAX_READ_TOKENS, MAX_RIDING_TOKENS = 4096, 256  # in one pass; as the row engine reads
+MAX_READ_TOKENS, MAX_RIDING_TOKENS = RowEngineConfig.max_read_tokens, RowEngineConfig.max_riding_tokens
 BESIDE_ROWS, BESIDE_TOKENS = 16, 32  # that run while others ride
 LEAST_S = 1e-6  # of a difference of two times, both of which vary
 
@@ -47,7 +48,7 @@ class PassTimer:
             self._clear()
         while len(self._rows) < num_rows:
             self._rows.append(_row(len(self._rows), tokens))
-        return _best(lambda: self._step_s(num_rows))
+        return _best(lambda: self._step_s(self._rows[:num_rows]))
 
     @torch.inference_mode()
     def read_s(self, num_rows: int, num_tokens: int) -> float:
@@ -61,10 +62,7 @@ class PassTimer:
         self._rows = [_row(num_rows + index, BESIDE_TOKENS) for index in range(min(BESIDE_ROWS, num_free))]
         return max(LEAST_S, _best(lambda: self._enter_s(rows, reads=True)) - _best(lambda: self._enter_s(rows)))
 
-    def _step_s(self, num_rows: int) -> float:
-        return self._timed_step_s(self._rows[:num_rows])
-
-    def _timed_step_s(self, rows: list[Row]) -> float:
+    def _step_s(self, rows: list[Row]) -> float:
         started_s = time.perf_counter()
         logits = self._model.step(rows)
         sampler = Sampler(rows, logits.shape[1], logits.device)
@@ -75,7 +73,7 @@ class PassTimer:
         """Seconds of a step in which these are new beside others."""
         if reads:
             self._model.read(rows)
-        taken_s = self._timed_step_s(self._rows + rows)
+        taken_s = self._step_s(self._rows + rows)
         self._leave(rows)
         return taken_s
 
