@@ -14,7 +14,7 @@ from lengthwise.cli.console import listen, say
 from lengthwise.cli.data import Mirror
 from lengthwise.cli.options import Json
 from lengthwise.cli.report import Report, check_report
-from lengthwise.cli.simulate_cost import cost_basis
+from lengthwise.cli.simulate_cost import ENGINE_PANEL, CostFile, ProbedModel, cost_basis
 from lengthwise.cli.train import told_of_interrupt
 from lengthwise.errors import UsageError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lengthwise.simulation.machine import EngineModel
     from lengthwise.simulation.study import Guess, Study
 
-_ENGINE, _STUDY = "Engine", "Study"
+_STUDY = "Study"
 
 
 def simulate(
@@ -36,7 +36,7 @@ def simulate(
             "prompt), output_tokens.",
         ),
     ],
-    slots: Annotated[int, typer.Option(help="Requests that run at once.", rich_help_panel=_ENGINE)] = 64,
+    slots: Annotated[int, typer.Option(help="Requests that run at once.", rich_help_panel=ENGINE_PANEL)] = 64,
     load: Annotated[
         float | None,
         typer.Option(
@@ -47,13 +47,13 @@ def simulate(
     ] = None,
     kv_tokens: Annotated[
         int | None,
-        typer.Option(help="Tokens in the cache at once; without it, memory is no limit.", rich_help_panel=_ENGINE),
+        typer.Option(help="Tokens in the cache at once; without it, memory is no limit.", rich_help_panel=ENGINE_PANEL),
     ] = None,
     chunk_tokens: Annotated[
         int | None,
         typer.Option(
             help="Read prompts in pieces, a step takes so many tokens; without it, prompts are read alone.",
-            rich_help_panel=_ENGINE,
+            rich_help_panel=ENGINE_PANEL,
         ),
     ] = None,
     prefix_cache_tokens: Annotated[
@@ -61,26 +61,11 @@ def simulate(
         typer.Option(
             help="Tokens of prompts that were read and are kept: what begins alike is not read again. The log needs "
             "hash_ids; 0: none is kept.",
-            rich_help_panel=_ENGINE,
+            rich_help_panel=ENGINE_PANEL,
         ),
     ] = 0,
-    cost: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="JSON with step_fixed_s, step_row_s, step_context_s, read_fixed_s, read_token_s; without it, a model "
-            "of 7B parameters with prompts that cost nothing.",
-            rich_help_panel=_ENGINE,
-        ),
-    ] = None,
-    probe: Annotated[
-        str | None,
-        typer.Option(
-            metavar="bundled|DIR_OR_HUB_ID",
-            help="Instead of --cost: a model whose steps are measured on this machine (as `run` does, and keeps it).",
-            rich_help_panel=_ENGINE,
-        ),
-    ] = None,
+    cost: CostFile = None,
+    probe: ProbedModel = None,
     predictor: Annotated[
         str,
         typer.Option(

@@ -4,10 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from lengthwise.cli.console import quiet_transformers
 from lengthwise.costs import StepCost
 from lengthwise.errors import UsageError
+
+ENGINE_PANEL = "Engine"
+
+CostFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="JSON with step_fixed_s, step_row_s, step_context_s, read_fixed_s, read_token_s; without it, a model "
+        "of 7B parameters with prompts that cost nothing.",
+        rich_help_panel=ENGINE_PANEL,
+    ),
+]
+ProbedModel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="bundled|DIR_OR_HUB_ID",
+        help="Instead of --cost: a model whose steps are measured on this machine (as `run` does, and keeps it).",
+        rich_help_panel=ENGINE_PANEL,
+    ),
+]
 
 MAX_ERROR = 0.3  # of a measurement, beyond which it is warned of: a choice
 
