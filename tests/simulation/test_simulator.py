@@ -14,18 +14,9 @@ from hypothesis import strategies as st
 from lengthwise.costs import StepCost
 from lengthwise.errors import EngineError, InputError, UsageError
 from lengthwise.estimates import LengthEstimates
+from lengthwise.scheduling import urgency
 from lengthwise.scheduling.online import OnlineConfig, OnlineScheduler
 from lengthwise.scheduling.refill import RefillScheduler
-from lengthwise.scheduling.urgency import (
-    Urgency,
-    gittins,
-    longest_mean,
-    no_order,
-    shortest_mean,
-    shortest_median,
-    shortest_quantile,
-    shortest_tail_mean,
-)
 from lengthwise.simulation.arrivals import at_once, bursty, poisson, resampled
 from lengthwise.simulation.cost import steps_s, steps_until
 from lengthwise.simulation.guesses import exact, of_tau
@@ -44,7 +35,7 @@ quick = settings(deadline=None, max_examples=40)
 
 
 def arrival() -> OnlineScheduler:
-    return OnlineScheduler(OnlineConfig(no_order))
+    return OnlineScheduler(OnlineConfig(urgency.no_order))
 
 
 def drawn(seed: int, num: int, gap_s: float = 0.3) -> Workload:
@@ -379,18 +370,26 @@ def test_remembered_estimates_are_the_same():
 
 
 @pytest.mark.parametrize(
-    "urgency", [shortest_mean, shortest_median, shortest_quantile(0.9), shortest_tail_mean(0.5), longest_mean, gittins]
+    "plainly",
+    [
+        urgency.shortest_mean,
+        urgency.shortest_median,
+        urgency.shortest_quantile(0.9),
+        urgency.shortest_tail_mean(0.5),
+        urgency.longest_mean,
+        urgency.gittins,
+    ],
 )
-def test_remembered_urgencies_are_the_same(urgency: Urgency):
+def test_remembered_urgencies_are_the_same(plainly: urgency.Urgency):
     """To the last bit, for one request or many; and what is put back, with tokens, is asked anew."""
     lengths = np.random.default_rng(0).integers(1, 400, 50)
     plain = of_tau(lengths, 0.4, np.random.default_rng(0)).capped(300)
-    handed_over, ask = RememberedEstimates.of(plain), remembered(urgency)
+    handed_over, ask = RememberedEstimates.of(plain), remembered(plainly)
     for rows in (slice(3, 4), slice(10, 30), slice(0, 50)):
         nothing = np.zeros(rows.stop - rows.start)
-        np.testing.assert_array_equal(ask(handed_over[rows], nothing), urgency(plain[rows], nothing))
+        np.testing.assert_array_equal(ask(handed_over[rows], nothing), plainly(plain[rows], nothing))
     back, written = plain[7].given(20), np.full(1, 20.0)
-    np.testing.assert_array_equal(ask(back, written), urgency(back, written))
+    np.testing.assert_array_equal(ask(back, written), plainly(back, written))
     assert (ask(back, written) != ask(handed_over[7:8], np.zeros(1))).all()
 
 
