@@ -37,10 +37,12 @@ class MemoryOutlook:
 def num_that_fit(running: MemoryOutlook, waiting: MemoryOutlook, kv_tokens: float, margin: float) -> int:
     """How many of those that wait, from the first, may run beside those that run: the memory that they need is at no
     time more than `margin` standard deviations from being too much."""
-    times = _times(np.concatenate([running.more_tokens, waiting.more_tokens]))
-    mean, variance = (column.sum(axis=0) for column in running.at(times))
-    means, variances = (column.cumsum(axis=0) for column in waiting.at(times))
-    peaks = (mean + means + margin * np.sqrt(variance + variances)).max(axis=1)
+    rows = MemoryOutlook(
+        np.concatenate([running.held_tokens, waiting.held_tokens]),
+        np.concatenate([running.more_tokens, waiting.more_tokens]),
+    )
+    mean, variance = (column.cumsum(axis=0)[len(running.held_tokens) :] for column in rows.at(_times(rows.more_tokens)))
+    peaks = (mean + margin * np.sqrt(variance)).max(axis=1)
     return int(np.searchsorted(np.maximum.accumulate(peaks), kv_tokens, side="right"))
 
 
@@ -54,5 +56,7 @@ def _times(more_tokens: Ints) -> Ints:
 
 
 def _distinct(ascending: Ints) -> Ints:
-    found: Ints = ascending[np.flatnonzero(np.diff(ascending, prepend=-1))]
+    is_new = np.ones(len(ascending), np.bool_)
+    np.not_equal(ascending[1:], ascending[:-1], out=is_new[1:])
+    found: Ints = ascending[is_new]
     return found

@@ -21,7 +21,7 @@ from lengthwise.engines.transformers.cache import (
     StepWrite,
     num_blocks_for,
 )
-from lengthwise.engines.transformers.pass_plan import Places, StepPlan
+from lengthwise.engines.transformers.pass_plan import Places, StepPlan, positions_of
 from lengthwise.engines.transformers.rows import Row
 from lengthwise.types import SamplingParams
 
@@ -100,7 +100,7 @@ class Written:
     def attend(self, **options: Any) -> torch.Tensor:
         """A step's attention."""
         key, value = self.step()
-        with block_attention(MODEL, PassView(self.view)):
+        with block_attention(MODEL.config, PassView(self.view)):
             return attend(torch.nn.Module(), self.query, key, value, None, **options)[0]
 
     @property
@@ -224,7 +224,7 @@ def test_tokens_that_ride_along_attend_to_what_stands_before_them(
     rows = [written.rows[index] for index in riding]
     for row in rows:  # as if nobody had read them
         written.cache.clear(row.blocks)
-    plan = StepPlan.of(Places.of(written.rows), rows, CPU)
+    plan = StepPlan.of(Places.of(written.rows), positions_of(written.rows), rows, CPU)
     index = torch.tensor([*range(len(LENGTHS)), *(i for i in riding for _ in range(written.rows[i].position))])
     place = plan.position.squeeze(1)
     generator = torch.Generator().manual_seed(1)
@@ -234,7 +234,7 @@ def test_tokens_that_ride_along_attend_to_what_stands_before_them(
         written.keys[index, :, place].unsqueeze(2), written.values[index, :, place].unsqueeze(2), 0
     )
     options: Any = {"scaling": 0.3, "sliding_window": window, "softcap": softcap, "s_aux": s_aux}
-    with block_attention(MODEL, plan.view):
+    with block_attention(MODEL.config, plan.view):
         out = attend(torch.nn.Module(), query, key, value, None, **options)[0]
     assert out.shape == (len(index), 1, HEADS, SIZE)
     assert len(index) == len(LENGTHS) + sum(row.position for row in rows)

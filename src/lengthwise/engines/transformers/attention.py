@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedConfig
 
 from lengthwise.engines.transformers.cache import BLOCK_TOKENS
 
@@ -95,9 +95,8 @@ _view: ContextVar[PassView] = ContextVar("pass_view")  # not an argument: some m
 
 
 @contextmanager
-def block_attention(model: PreTrainedModel, view: PassView) -> Iterator[None]:
-    """Within it the model attends by blocks, to what `view` says; outside it is as it was."""
-    config = model.config.get_text_config()
+def block_attention(config: PreTrainedConfig, view: PassView) -> Iterator[None]:
+    """Within it the model of this text config attends by blocks, to what `view` says; outside it is as it was."""
     own = config._attn_implementation
     config._attn_implementation = BLOCK_ATTENTION
     token = _view.set(view)

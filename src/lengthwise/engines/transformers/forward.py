@@ -20,7 +20,7 @@ from lengthwise.engines.transformers.cache import (
 )
 from lengthwise.engines.transformers.memory import release_memory
 from lengthwise.engines.transformers.model import LoadedModel
-from lengthwise.engines.transformers.pass_plan import Places, StepPlan
+from lengthwise.engines.transformers.pass_plan import Longs, Places, StepPlan, positions_of
 from lengthwise.engines.transformers.prompt_pool import PromptPool
 from lengthwise.engines.transformers.rows import Row
 
@@ -54,13 +54,14 @@ class RowModel:
         """Limits as in `RowEngineConfig`. `num_reserved` blocks are there from the first row on, so that nothing is
         copied as the cache grows."""
         self._loaded = loaded
+        self._text_config = loaded.model.config.get_text_config()
         self._cache = BlockCache()
         self._blocks = Blocks(max_blocks)
         self._max_read_tokens = max_read_tokens
         self._max_padding_tokens = max_padding_tokens
         self._max_riding_tokens = max_riding_tokens
         self._num_reserved = num_reserved
-        self._places: Places | None = None  # None when rows were moved
+        self._places: Places | None = None  # None when rows were moved, or one left
         self._riding: list[Row] = []  # have entered; the next step reads all of them
         self.last_view: PassView | None = None
         self.prompts = PromptPool(loaded.model)
@@ -82,7 +83,7 @@ class RowModel:
         """Let rows enter: their keys, all but the newest token's, go into the cache. The shortest ride along with the
         next step; passes are made for the others. Raises OutOfBlocks, or the device's out-of-memory error: the rows
         have not entered then, and have no blocks."""
-        self._take_blocks(rows)
+        self._take_blocks(rows, positions_of(rows))
         self.prompts.expect(rows)
         unread = sorted((row for row in rows if row.position > 0), key=lambda row: row.position)
         num_riding = self._num_riding(unread)
@@ -98,17 +99,18 @@ class RowModel:
     def step(self, rows: Sequence[Row]) -> Tensor:
         """Logits of each row's next token, rows × vocabulary. Raises as `read`, but the rows keep what they have: it
         may be repeated. All that ride must be among the rows."""
-        self._take_blocks(rows)
+        position = positions_of(rows)
+        self._take_blocks(rows, position)
         self._close_gaps()
-        plan = self._plan(rows)
+        plan = self._plan(rows, position)
         self.last_view, self._cache.write = plan.view, plan.write
         with (
-            block_attention(self._loaded.model, plan.view),
+            block_attention(self._text_config, plan.view),
             _logits_of_first(self._loaded.model, len(rows) if self._riding else None),
             self.prompts.watching() as seen,
         ):
             out = self._loaded.model(
-                input_ids=torch.tensor(plan.tokens, device=self._loaded.device).unsqueeze(1),
+                input_ids=torch.from_numpy(np.array(plan.tokens)).to(self._loaded.device).unsqueeze(1),
                 position_ids=plan.position,
                 past_key_values=self._cache,
                 use_cache=True,
@@ -129,6 +131,7 @@ class RowModel:
         if not is_finite:
             self._cache.clear(row.blocks)
         self._blocks.put_back(row)
+        self._places = None
 
     def compact(self) -> None:
         """Give up memory that the rows do not need. Raises the device's out-of-memory error where there is no room to
@@ -144,16 +147,17 @@ class RowModel:
         self.prompts.clear()
         release_memory(self._loaded.device)
 
-    def _take_blocks(self, rows: Sequence[Row]) -> None:
-        """Have room for each row's newest token. The cache grows first, so that a row has no block that is not there;
-        beyond what was reserved by a quarter more, so that it is seldom copied."""
-        growing = [index for index, row in enumerate(rows) if len(row.blocks) * BLOCK_TOKENS <= row.position]
+    def _take_blocks(self, rows: Sequence[Row], position: Longs) -> None:
+        """Have room for each row's newest token, which stands at `position` (rows). The cache grows first, so that a
+        row has no block that is not there; beyond what was reserved by a quarter more, so that it is seldom copied."""
+        places = self._places_of(rows)
+        num_held = np.array([len(row.blocks) for row in rows]) if places is None else places.num_blocks
+        growing = np.flatnonzero(num_held * BLOCK_TOKENS <= position).tolist()
         num_more = sum(num_blocks_for(rows[index].position + 1) - len(rows[index].blocks) for index in growing)
         num_touched = self._blocks.num_touched_with(num_more)
         if num_touched > self._cache.num_blocks:
             self._cache.resize(min(self._blocks.max_blocks, max(num_touched * 5 // 4, self._num_reserved)))
         self._cache.clean(num_touched)
-        places = self._places_of(rows)
         for index in growing:
             self._blocks.take(rows[index], rows[index].position + 1)
             if places is not None:
@@ -213,9 +217,9 @@ class RowModel:
         for hidden in seen:
             self.prompts.add_prompts([(row, hidden[index, : row.position]) for index, row in enumerate(rows)])
 
-    def _plan(self, rows: Sequence[Row]) -> StepPlan:
+    def _plan(self, rows: Sequence[Row], position: Longs) -> StepPlan:
         self._places = self._places_of(rows) or Places.of(rows)
-        return StepPlan.of(self._places, self._riding, self._loaded.device)
+        return StepPlan.of(self._places, position, self._riding, self._loaded.device)
 
     def _places_of(self, rows: Sequence[Row]) -> Places | None:
         """What is known of these very rows."""

@@ -22,10 +22,11 @@ _FAR = 2**40  # a position that no query reaches: the keys of a free block
 
 @dataclass
 class Places:
-    """Which blocks the rows have; kept from step to step, until one enters or leaves. `owner` and `start` (blocks) are
-    BlockView's `row` and `start`; `last` (rows): each row's last block."""
+    """Which blocks the rows have; kept from step to step, until one enters or leaves. `num_blocks` (rows); `owner` and
+    `start` (blocks) are BlockView's `row` and `start`; `last` (rows): each row's last block."""
 
     rows: Sequence[Row]
+    num_blocks: Longs
     owner: Longs
     start: Longs
     last: Longs
@@ -39,7 +40,7 @@ class Places:
         owner, start = np.zeros(num_read, dtype=np.int64), np.full(num_read, _FAR, dtype=np.int64)
         owner[blocks] = np.repeat(np.arange(len(rows)), num_blocks)
         start[blocks] = _starts(num_blocks)
-        return cls(list(rows), owner, start, blocks[last])
+        return cls(list(rows), num_blocks, owner, start, blocks[last])
 
     def grow(self, index: int) -> None:
         """The row has got another block."""
@@ -49,6 +50,7 @@ class Places:
         if num_more > 0:
             self.owner = np.concatenate([self.owner, np.zeros(num_more, dtype=np.int64)])
             self.start = np.concatenate([self.start, np.full(num_more, _FAR, dtype=np.int64)])
+        self.num_blocks[index] = len(row.blocks)
         self.owner[block], self.last[index] = index, block
         self.start[block] = (len(row.blocks) - 1) * BLOCK_TOKENS
 
@@ -64,14 +66,14 @@ class StepPlan:
     write: StepWrite
 
     @classmethod
-    def of(cls, places: Places, riding: Sequence[Row], device: torch.device) -> StepPlan:
-        """`riding`: those of the rows whose tokens before the newest are not in the cache yet."""
-        plan = cls._of_newest(places, device)
+    def of(cls, places: Places, position: Longs, riding: Sequence[Row], device: torch.device) -> StepPlan:
+        """`position` (rows): of each row's newest token. `riding`: those of the rows whose tokens before that are not
+        in the cache yet."""
+        plan = cls._of_newest(places, position, device)
         return plan._with(riding, device) if riding else plan
 
     @classmethod
-    def _of_newest(cls, places: Places, device: torch.device) -> StepPlan:
-        position = np.array([row.position for row in places.rows], dtype=np.int64)
+    def _of_newest(cls, places: Places, position: Longs, device: torch.device) -> StepPlan:
         owner, start, at, last, place = _sent(
             (places.owner, places.start, position[:, None], places.last, position % BLOCK_TOKENS), device
         )
@@ -101,6 +103,11 @@ class StepPlan:
             PassView(self.view.newest, earlier),
             StepWrite(torch.cat([write.block, to]), torch.cat([write.place, at % BLOCK_TOKENS]), write.num_read),
         )
+
+
+def positions_of(rows: Sequence[Row]) -> Longs:
+    """Where each row's newest token stands (rows)."""
+    return np.array([row.position for row in rows], dtype=np.int64)
 
 
 def _starts(num_blocks: Longs) -> Longs:
