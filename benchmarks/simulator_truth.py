@@ -2,10 +2,10 @@
 
     python benchmarks/simulator_truth.py [number of prompts] [rounds] [slots] [load]
 
-In each round, the steps of a run of as many other prompts are timed one by one, with what is read of prompts that
-enter, and a line is fitted to them. Then each policy is run and simulated in turn, on the same requests with their true
-lengths known: all at once in static batches and with rows refilled, and as they come (Poisson arrivals at `load`). Says
-for each the medians over rounds of real ÷ simulated, and ends with one line of JSON.
+In each round, the steps of runs of as many other prompts (all at once, and as they come) are timed one by one, with
+what is read of prompts that enter, and a line is fitted to them. Then each policy is run and simulated in turn, on the
+same requests with their true lengths known: all at once in static batches and with rows refilled, and as they come
+(Poisson arrivals at `load`). Says for each the medians over rounds of real ÷ simulated, and ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -91,12 +91,15 @@ class TimedFeed:
     def __init__(self, requests: Sequence[Request], arrival_s: Sequence[float]) -> None:
         self._left = list(zip(arrival_s, requests, strict=True))[::-1]
         self._started_s = time.monotonic()
+        self.idle_s = 0.0  # in which nothing was there to be done
 
     def take(self, num: int, may_wait: bool) -> list[Request] | None:
         if not self._left:
             return None
         if may_wait:
-            time.sleep(max(0.0, self._left[-1][0] - self.now_s))
+            before_s = self.now_s
+            time.sleep(max(0.0, self._left[-1][0] - before_s))
+            self.idle_s += self.now_s - before_s
         come: list[Request] = []
         while self._left and len(come) < num and self._left[-1][0] <= self.now_s:
             come.append(self._left.pop()[1])
@@ -114,7 +117,7 @@ def run(
     arrival_s: np.ndarray,
     lengths: dict[str, int],
 ) -> tuple[dict[str, float], dict[str, int]]:
-    """Figures of a real run, and lengths by id."""
+    """Figures of a real run (`idle_s`: nothing was there), and lengths by id."""
     at_s = {request.id: at for request, at in zip(requests, arrival_s.tolist(), strict=True)}
     with Pipeline(engine=engine, predictor=OraclePredictor(lengths), scheduler=scheduler, window=len(requests)) as one:
         feed = TimedFeed(requests, arrival_s.tolist())
@@ -124,52 +127,82 @@ def run(
         "makespan_s": max(now_s for _, now_s in ended) - float(arrival_s[0]),
         "mean_latency_s": float(latency_s.mean()),
         "p99_latency_s": float(np.quantile(latency_s, 0.99)),
+        "idle_s": feed.idle_s,
     }
     return figures, {answer.id: answer.completion_tokens for answer, _ in ended}
 
 
-def fitted(passes: Sequence[Pass], beside_s: float) -> StepCost:
-    """Least squares of relative deviations, no term below 0, scaled such that they add up to all the seconds.
-    `beside_s` is what was spent outside of steps: it is shared out among them."""
+class Probing(NamedTuple):
+    """A run that was timed: its passes, and the seconds in which requests were there and no pass ran."""
+
+    passes: list[Pass]
+    beside_s: float
+
+
+def fitted(runs: Sequence[Probing]) -> StepCost:
+    """Least squares of relative deviations, no term below 0, scaled such that they add up to all the seconds of passes.
+    What was spent beside them is shared out among steps and those that began with rows that entered."""
+    passes = [one for run in runs for one in run.passes]
     rows, cached, read, seconds = (np.array(column, float) for column in zip(*passes, strict=True))
     terms = np.stack([np.ones_like(rows), rows, cached, np.minimum(read, 1.0), read], axis=1)
     shares = nnls(terms / seconds[:, None], np.ones_like(seconds))[0]
     fixed_s, row_s, context_s, read_fixed_s, read_token_s = (shares * seconds.sum() / (terms @ shares).sum()).tolist()
-    return StepCost(fixed_s + beside_s / len(passes), row_s, context_s, read_fixed_s, read_token_s)
+    num = np.array([(len(run.passes), sum(one.read_tokens > 0 for one in run.passes)) for run in runs], float)
+    beside_s = np.array([run.beside_s for run in runs])
+    of_step_s, of_entry_s = nnls(num / beside_s[:, None], np.ones_like(beside_s))[0].tolist()
+    return StepCost(fixed_s + of_step_s, row_s, context_s, read_fixed_s + of_entry_s, read_token_s)
 
 
-def probed(loaded: LoadedModel, requests: Sequence[Request], slots: int) -> StepCost:
-    """From a run in which rows are refilled and a run in static batches, so that every number of rows was seen."""
-    passes: list[Pass] = []
-    beside_s = 0.0
-    for name in ("refill", "static-arrival"):
+def probed(loaded: LoadedModel, requests: Sequence[Request], slots: int, load: float) -> StepCost:
+    """From a run in which rows are refilled, a run in static batches, so that every number of rows was seen, and one in
+    which requests come one by one, each with a decision of its own."""
+    model, once = EngineModel(slots, memory="reserve"), at_once(len(requests))
+    runs: list[Probing] = []
+
+    def timed(name: str, arrival_s: np.ndarray) -> dict[str, int]:
         engine = TimedEngine(loaded, slots)
-        figures, _ = run(engine, policy(name).make(EngineModel(slots)), requests, at_once(len(requests)), {})
-        passes += engine.passes
-        beside_s += figures["makespan_s"] - sum(one.seconds for one in engine.passes)
-    return fitted(passes, beside_s)
+        figures, lengths = run(engine, policy(name).make(model), requests, arrival_s, {})
+        beside_s = figures["makespan_s"] - figures["idle_s"] - sum(one.seconds for one in engine.passes)
+        runs.append(Probing(engine.passes, beside_s))
+        return lengths
+
+    timed("static-arrival", once)
+    lengths = timed("refill", once)
+    work = workload(loaded, requests, lengths)
+    timed("arrival", as_they_come(work, load, replace(model, cost=fitted(runs)), seed=1).arrival_s)
+    return fitted(runs)
+
+
+def workload(loaded: LoadedModel, requests: Sequence[Request], lengths: dict[str, int]) -> Workload:
+    """All at once."""
+    prompt_tokens = np.array([len(loaded.encode_prompt(request)) for request in requests])
+    output_tokens = np.array([lengths[request.id] for request in requests])
+    return Workload.of(at_once(len(requests)), prompt_tokens, output_tokens, LIMIT)
+
+
+def as_they_come(work: Workload, load: float, model: EngineModel, seed: int) -> Workload:
+    drawn = work.arriving(poisson(len(work), 1.0, np.random.default_rng(seed)))
+    return at_load(drawn.arriving(drawn.arrival_s - drawn.arrival_s[0]), load, model)
 
 
 def main(num_prompts: str = "300", num_rounds: str = "3", slots: str = "16", load: str = "0.8") -> None:
     loaded, rows = load_model(ModelOptions()), int(slots)
     prompts = read_requests(PROMPTS_FILE, 2 * int(num_prompts))
     others, requests = prompts[: len(prompts) // 2], prompts[len(prompts) // 2 :]
-    probed(loaded, others[:32], rows)  # the first pass through a model is slower
-    cost = probed(loaded, others, rows)
+    probed(loaded, others[:32], rows, float(load))  # the first pass through a model is slower
+    cost = probed(loaded, others, rows, float(load))
     print(f"cost: {cost.to_json()}", flush=True)
     once = at_once(len(requests))
     _, lengths = run(TimedEngine(loaded, rows), policy("refill").make(EngineModel(rows)), requests, once, {})
-    prompt_tokens = np.array([len(loaded.encode_prompt(request)) for request in requests])
-    work = Workload.of(once, prompt_tokens, np.array([lengths[request.id] for request in requests]), LIMIT)
+    work = workload(loaded, requests, lengths)
     model = EngineModel(rows, memory="reserve", cost=cost)
-    drawn = work.arriving(poisson(len(work), 1.0, np.random.default_rng(0)))
-    loaded_work = at_load(drawn.arriving(drawn.arrival_s - drawn.arrival_s[0]), float(load), model)
+    loaded_work = as_they_come(work, float(load), model, seed=0)
     ways: list[tuple[str, str, Workload]] = [("at once", name, work) for name in AT_ONCE]
     ways += [(f"load {load}", name, loaded_work) for name in AS_THEY_COME]
     found: dict[str, dict[str, list[float]]] = {}
     for number in range(int(num_rounds)):
         if number:  # what a step takes drifts from round to round
-            model = replace(model, cost=probed(loaded, others, rows))
+            model = replace(model, cost=probed(loaded, others, rows, float(load)))
             print(f"cost: {model.cost.to_json()}", flush=True)
         shift = number % len(ways)
         for when, name, traffic in [*ways[shift:], *ways[:shift]]:

@@ -8,7 +8,7 @@ import pytest
 
 from lengthwise.engines.replay import ReplayConfig, ReplayEngine
 from lengthwise.feeds import IterableFeed
-from lengthwise.loop import Control, Counts, Loop
+from lengthwise.loop import MAX_LATENESS_S, POLL_TIMEOUT_S, Control, Counts, Loop
 from lengthwise.scheduling.refill import RefillScheduler
 from lengthwise.testing import NoisyOracle, recorded_lengths
 from lengthwise.types import Capabilities, Request
@@ -75,6 +75,31 @@ def test_the_loop_waits_for_its_feed_only_when_there_is_nothing_else_to_do(windo
     engine = ReplayEngine(LENGTHS, ReplayConfig(Capabilities(max_running=ROWS)))
     loop = Loop(engine, NoisyOracle(LENGTHS, 0.7), RefillScheduler(), Hesitant(), Counts(), Control(), window)
     assert sum(1 for _ in loop.completions()) == 100
+
+
+def test_an_engine_with_room_returns_soon_for_those_who_may_come():
+    """While a row is free and more may come. Where rows are full, and where nobody comes any more, an end is the next
+    thing that can happen."""
+    names = list(LENGTHS)[:4]
+    script = [[names[0]], [], names[1:], []]  # then the end; two rows
+    seen: list[tuple[int, bool, float]] = []
+
+    class Scripted:
+        def take(self, num, may_wait):
+            return [Request(name, "prompt") for name in script.pop(0)] if script else None
+
+    class Watched(ReplayEngine):
+        def poll(self, timeout_s):
+            seen.append((len(loop.running), loop.is_exhausted, timeout_s))
+            return super().poll(timeout_s)
+
+    engine = Watched(LENGTHS, ReplayConfig(Capabilities(max_running=2)))
+    predictor = NoisyOracle(LENGTHS, 0.7)
+    loop = Loop(engine, predictor, RefillScheduler(), Scripted(), Counts(), Control(), window=4)
+    assert sum(1 for _ in loop.completions()) == 4
+    assert {timeout_s for num, is_ended, timeout_s in seen if num == 1 and not is_ended} == {MAX_LATENESS_S}
+    assert {timeout_s for num, is_ended, timeout_s in seen if num == 2 or is_ended} == {POLL_TIMEOUT_S}
+    assert MAX_LATENESS_S < POLL_TIMEOUT_S / 10
 
 
 @pytest.mark.parametrize("is_draining", [True, False])

@@ -39,6 +39,7 @@ from lengthwise.types import (
 )
 
 POLL_TIMEOUT_S = 0.2  # how long progress may stand still, and how late a stop may come
+MAX_LATENESS_S = 0.01  # how long who comes may stand at the door of an engine that has room
 MAX_SILENCE_S = 60.0  # of an engine that was told to let its rows go: what writes on to its end reports sooner
 CANCELLED = ErrorInfo("cancelled", "The request was cancelled before its answer was complete; run it again.")
 INTAKE_CHUNK = 4096  # requests estimated together: enough for columns to pay, 1 MiB of curves
@@ -406,8 +407,10 @@ class Loop:
     # -- what the engine reports -------------------------------------------------------------------------------
 
     def _poll(self) -> list[Event]:
+        """Until something ends, which makes room. Where there is some already, somebody may come to take it."""
+        has_room = not self.waiting and len(self.running) < self.engine.capabilities.max_running
         with _AS_ENGINE_ERROR:
-            return self.engine.poll(POLL_TIMEOUT_S)
+            return self.engine.poll(MAX_LATENESS_S if self._reads_on and has_room else POLL_TIMEOUT_S)
 
     def _record(self, events: Sequence[Event]) -> list[Completion]:
         """All that an engine reports at once is taken in at once: whoever leaves after the first answer must not

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from lengthwise.benchmarks.paper import pace
+from lengthwise.benchmarks.paper.pace import Pace
 from lengthwise.benchmarks.paper.really_run import RealRuns, RunConfig
 from lengthwise.benchmarks.paper.rows import BASE, Known, Row, paper_rows
 from lengthwise.benchmarks.paper.store import Store
@@ -100,7 +102,27 @@ def test_a_second_run_answers_nothing(
     again.sampled(BASE, [0, 1])
     assert asked == []
     again.sampled(BASE, [2])
-    assert asked == [24, 24]  # to warm up, and the run
+    assert asked == [24, 24, 24, 24]  # to warm up, the machine's pace, the run, the pace again
+
+
+def test_the_pace_after_a_run_is_the_next_one_s_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first pass warms up. A pace of some time ago is measured anew."""
+    num_asked = 0
+
+    def answer() -> None:
+        nonlocal num_asked
+        num_asked += 1
+
+    paces = Pace(10, answer)
+    first = paces.just_now()
+    assert num_asked == 2
+    assert paces.just_now() == first
+    assert num_asked == 2
+    assert paces.now() > 0
+    assert num_asked == 3
+    monkeypatch.setattr(pace, "JUST_NOW_S", -1.0)
+    paces.just_now()
+    assert num_asked == 4
 
 
 def test_splits_share_no_prompt(found: Part, work: Path, engine: OpenedRowEngine, tiny_llama_dir: Path) -> None:

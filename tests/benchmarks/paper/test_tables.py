@@ -17,7 +17,7 @@ from lengthwise.benchmarks.paper.published import BLOG, REPOSITORY
 from lengthwise.benchmarks.paper.reasons import REASONS, reason_of
 from lengthwise.benchmarks.paper.rows import BASE, Known, Row, check_names, chosen, other_rows, paper_rows
 from lengthwise.benchmarks.paper.store import Store
-from lengthwise.benchmarks.paper.summary import FIGURES, GAIN, Line, Sampled, summed_up
+from lengthwise.benchmarks.paper.summary import FIGURES, GAIN, PACE, Line, Sampled, summed_up
 from lengthwise.benchmarks.paper.tables import Part, measured
 from lengthwise.benchmarks.paper.ways import LARGEST_BATCH, PAPER_WAY, VANILLA
 from lengthwise.errors import PredictorError, UsageError
@@ -102,6 +102,14 @@ def test_of_runs_the_interval_is_students() -> None:
     base = Sampled((0, 1), (sample(1), sample(1)), ((), ()))
     twice_and_eight = Sampled((0, 1), (sample(2), sample(8)), ((), ()))
     assert summed_up(TEXT, twice_and_eight, base).figures[GAIN] == pytest.approx(3)
+
+
+def test_a_machine_that_became_faster_is_no_gain() -> None:
+    """Twice the rate where vanilla beside it was twice as fast, too; the rates themselves stay as measured."""
+    base = Sampled((0,), ({**sample(1), PACE: 3.0},), ((),))
+    line = summed_up(TEXT, Sampled((0,), ({**sample(2), PACE: 6.0},), ((),)), base)
+    assert line.figures[GAIN] == pytest.approx(0)
+    assert line.figures["samples_per_s"] == 2
 
 
 def test_one_run_has_no_interval() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from lengthwise.benchmarks.paper.counting import counted
+from lengthwise.benchmarks.paper.pace import NUM_REQUESTS, Pace
 from lengthwise.benchmarks.paper.rows import BASE, Known, Row
 from lengthwise.benchmarks.paper.store import Store
-from lengthwise.benchmarks.paper.summary import Sample, Sampled
+from lengthwise.benchmarks.paper.summary import PACE, Sample, Sampled
 from lengthwise.benchmarks.paper.ways import LARGEST_BATCH
 from lengthwise.benchmarks.perception.cells import Cell, Source
 from lengthwise.benchmarks.perception.facts import facts
@@ -35,7 +37,6 @@ from lengthwise.types import Completion, Request, SamplingParams
 log = logging.getLogger("lengthwise")
 
 SEED = 42  # of the split, and of sampled answers: the paper's
-WARM_UP = 32  # requests before the first that is timed: a model's first passes are slower
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class RealRuns:
         self._store, self._engine = store, engine
         self._learned, self._held_out = _split(requests, config.held_out_share)
         self._predictors: dict[tuple[Known, int], LengthPredictor] = {}
-        self._is_warm = False
+        beside = self._held_out[:NUM_REQUESTS]
+        self._pace = Pace(len(beside), lambda: self._answers(beside, BASE.way.scheduler(), None))
 
     def sampled(self, row: Row, seeds: Sequence[int]) -> Sampled:
         """One run a seed. Raises PredictorError where a predictor can't be had of this model, EngineError where an
@@ -95,6 +97,7 @@ class RealRuns:
             "max_tokens": self.config.max_tokens,
             "machine": facts()["machine"],
             "max_rows": self._engine.capabilities.max_running,
+            "beside": NUM_REQUESTS,
         }
 
     # -- lengths -----------------------------------------------------------------------------------------------
@@ -163,9 +166,10 @@ class RealRuns:
     # -- runs --------------------------------------------------------------------------------------------------
 
     def _run(self, row: Row, seed: int) -> dict[str, Any]:
-        """All held-out requests, in the seed's order, greedily. What predicting takes is part of the time."""
+        """All held-out requests, in the seed's order, greedily. What predicting takes is part of the time. Before and
+        after, the machine's pace."""
         predictor = self._predictor(row.known, seed)
-        self._warm_up()
+        before_per_s = self._pace.just_now()
         order = np.random.default_rng(seed).permutation(len(self._held_out))
         requests = [self._held_out[place] for place in order]
         scheduler = row.way.scheduler()
@@ -174,14 +178,11 @@ class RealRuns:
         predict_s = 0.0 if predictor is None else time.perf_counter() - started_s
         answers = self._answers(requests, scheduler, said)
         wall_s = time.perf_counter() - started_s
+        pace_per_s = math.sqrt(before_per_s * self._pace.now())
         counts = counted(scheduler.batches, {answer.id: answer.completion_tokens for answer in answers})
-        sample: Sample = {"samples_per_s": len(requests) / wall_s, **counts.figures(), "predict_s": predict_s}
+        rate = len(requests) / wall_s
+        sample: Sample = {"samples_per_s": rate, PACE: pace_per_s, **counts.figures(), "predict_s": predict_s}
         return dict(sample)
-
-    def _warm_up(self) -> None:
-        if not self._is_warm:
-            self._answers(self._held_out[:WARM_UP], BASE.way.scheduler(), None)
-            self._is_warm = True
 
     def _answers(
         self, requests: Sequence[Request], scheduler: Scheduler, predictor: LengthPredictor | None

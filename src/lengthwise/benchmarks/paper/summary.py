@@ -15,7 +15,8 @@ from lengthwise.simulation.study import interval as student
 
 GAIN = "gain_vs_vanilla"
 FIGURES = ("samples_per_s", GAIN, "average_length", "effective_token_ratio", "rerun_ratio")
-BESIDE = ("average_length_of_last_attempts", "predict_s")  # that are no columns of the paper's
+PACE = "vanilla_beside_per_s"  # of a few requests in vanilla batches, right before and after a run
+BESIDE = ("average_length_of_last_attempts", "predict_s", PACE)  # that are no columns of the paper's
 
 Sample = dict[str, float]
 Ends = tuple[float, float]
@@ -49,7 +50,7 @@ class Line:
 def summed_up(row: Row, sampled: Sampled, base: Sampled) -> Line:
     """Of recorded lengths: the median and the middle 95 % of all seeds' samples, each compared with the baseline's of
     the same prompts in the same order. Of runs: the mean over seeds with Student's interval; gains are compared seed by
-    seed, as logarithms."""
+    seed, as logarithms, each rate by the machine's pace beside it."""
     with_gain = _with_gain(sampled, base)
     figures, ci95 = _of_draws(with_gain) if any(sampled.draws) else _of_runs(with_gain)
     return Line(row, figures, ci95, sampled.seeds)
@@ -68,7 +69,12 @@ def _with_gain(sampled: Sampled, base: Sampled) -> Sampled:
 
 
 def _gained(sample: Sample, base: Sample) -> Sample:
-    return {**sample, GAIN: sample["samples_per_s"] / base["samples_per_s"] - 1}
+    return {**sample, GAIN: _by_pace(sample) / _by_pace(base) - 1}
+
+
+def _by_pace(sample: Sample) -> float:
+    """Where nothing was run, no machine drifted."""
+    return sample["samples_per_s"] / sample.get(PACE, 1.0)
 
 
 def _of_draws(sampled: Sampled) -> tuple[dict[str, float], dict[str, Ends]]:
