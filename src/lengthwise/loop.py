@@ -39,7 +39,7 @@ from lengthwise.types import (
 )
 
 POLL_TIMEOUT_S = 0.2  # how long progress may stand still, and how late a stop may come
-MAX_LATENESS_S = 0.01  # how long who comes may stand at the door of an engine that has room
+MAX_LATENESS_S = 0.004  # how long who comes may stand at the door of an engine that has room
 MAX_SILENCE_S = 60.0  # of an engine that was told to let its rows go: what writes on to its end reports sooner
 CANCELLED = ErrorInfo("cancelled", "The request was cancelled before its answer was complete; run it again.")
 INTAKE_CHUNK = 4096  # requests estimated together: enough for columns to pay, 1 MiB of curves
@@ -159,7 +159,8 @@ class Loop:
         if ended or not self.tracked:
             return ended
         self._order_next()
-        self._decide()
+        if self.waiting:
+            self._decide()
         events = self._poll()
         completions = self._record(events)
         self._learn(events)
@@ -375,7 +376,7 @@ class Loop:
                 self._start(decision, capabilities)
             else:
                 self._cancel(decision.id)
-        if self.waiting and not self.running:
+        if not self.running:
             raise EngineError(
                 f"{type(self.scheduler).__name__} starts nothing though {len(self.waiting)} requests wait and the "
                 "engine is empty; a scheduler must start at least one."

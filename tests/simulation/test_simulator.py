@@ -149,6 +149,14 @@ class TestEveryScheduler:
         assert outcome.end_s == pytest.approx([12, first, first + 5 * 1.2, first + 5 * 1.2 + 25 * 1.1])
         assert (outcome.num_steps, outcome.num_row_steps) == (50, 65)
 
+    def test_nothing_is_written_while_others_are_taken_in(self):
+        """Ten steps of a second; who comes in the fourth of them holds up both by half a second, and starts then."""
+        work = Workload.of(np.array([0.0, 3.7]), 0, np.array([10, 2]))
+        model = EngineModel(2, intake_s=0.5, cost=StepCost(1.0, 0.0))
+        outcome = simulate(work, exact(work.output_tokens), arrival(), model)
+        assert outcome.start_s.tolist() == [0.5, 5.0]
+        assert outcome.end_s.tolist() == [11.0, 7.0]
+
     def test_limits_cut_answers(self):
         """An answer ends at its limit, however long it would be."""
         work = Workload.of(at_once(2), 0, np.array([10, 50]), 20)
@@ -334,6 +342,7 @@ class TestSettings:
             (lambda: StepCost(0.0, 0.0), "takes no time"),
             (lambda: EngineModel(0), "slots is 0"),
             (lambda: EngineModel(kv_tokens=0), "kv_tokens is 0"),
+            (lambda: EngineModel(intake_s=-1.0), "intake_s is -1.0"),
             (lambda: EngineModel(64, chunk_tokens=64), "chunk_tokens is 64"),
             (lambda: policy("nothing"), "no policy 'nothing'"),
             (lambda: policy("promise:0.5"), "max_wait_factor is 0.5"),

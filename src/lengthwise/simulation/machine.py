@@ -37,8 +37,11 @@ class EngineModel:
     chunk_tokens: int | None = None  # of a step, for writing rows and pieces of prompts; None: prompts are read alone
     prefix_cache_tokens: int = 0  # of prompts that were read; what begins alike is not read again. 0: there is none
     cost: StepCost = field(default_factory=StepCost)
+    intake_s: float = 0.0  # no step runs while those who came since the last are taken in
 
     def __post_init__(self) -> None:
+        if not 0 <= self.intake_s < math.inf:
+            raise UsageError(f"intake_s is {self.intake_s}; it must be a number of seconds, 0 or more.")
         if self.slots < 1:
             raise UsageError(f"slots is {self.slots}; an engine needs at least 1.")
         if not self.kv_tokens >= 1:

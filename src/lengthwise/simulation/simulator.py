@@ -139,6 +139,7 @@ class _Run:
         for request in come:
             waiting[request.id] = request
         self._num_arrived = last
+        self._machine.now_s += self._engine.intake_s
         self._scheduler.add(come, self._estimates[first:last])
 
     def _skip_to_next_arrival(self) -> None:
