@@ -105,24 +105,25 @@ def test_a_second_run_answers_nothing(
     assert asked == [24, 24, 24, 24]  # to warm up, the machine's pace, the run, the pace again
 
 
-def test_the_pace_after_a_run_is_the_next_one_s_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first pass warms up. A pace of some time ago is measured anew."""
-    num_asked = 0
+def test_a_disturbance_is_no_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first pass warms up. Of the last five the median counts; what is older than a few minutes does not."""
+    now_s = 0.0
+    takes_s = iter([100.0, 1.0, 50.0, 1.0, 2.0, 2.0, 2.0])
 
     def answer() -> None:
-        nonlocal num_asked
-        num_asked += 1
+        nonlocal now_s
+        now_s += next(takes_s)
 
+    monkeypatch.setattr(pace.time, "perf_counter", lambda: now_s)
     paces = Pace(10, answer)
-    first = paces.just_now()
-    assert num_asked == 2
-    assert paces.just_now() == first
-    assert num_asked == 2
-    assert paces.now() > 0
-    assert num_asked == 3
-    monkeypatch.setattr(pace, "JUST_NOW_S", -1.0)
-    paces.just_now()
-    assert num_asked == 4
+    assert not paces.is_known()
+    assert paces.measured() == 10
+    assert paces.is_known()
+    assert paces.measured() == (10 + 0.2) / 2
+    assert [paces.measured() for _ in range(3)] == [10, 7.5, 5]
+    now_s += 1000
+    assert not paces.is_known()
+    assert paces.measured() == 5
 
 
 def test_splits_share_no_prompt(found: Part, work: Path, engine: OpenedRowEngine, tiny_llama_dir: Path) -> None:

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import math
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable
 
 NUM_REQUESTS = 32  # some seconds with the bundled model
-JUST_NOW_S = 1.0  # an older pace may be the machine's no more
+NUM_KEPT = 5  # a disturbance of a few seconds is no pace
+MAX_AGE_S = 300.0
 
 
 class Pace:
-    """Requests/s of the same few requests, answered by `answer` (vanilla batches), beside what is measured."""
+    """Requests/s of the same few requests, answered by `answer` (vanilla batches), between what is measured."""
 
     def __init__(self, num_requests: int, answer: Callable[[], object]) -> None:
         self._num_requests, self._answer = num_requests, answer
-        self._per_s, self._at_s = 0.0, -math.inf
-        self._is_warm = False
+        self._seen: deque[tuple[float, float]] = deque(maxlen=NUM_KEPT)  # (when, requests/s)
 
-    def now(self) -> float:
-        """Measured anew. A model's first passes are slower, and don't count."""
-        for _ in range(1 if self._is_warm else 2):
-            started_s = time.perf_counter()
+    def is_known(self) -> bool:
+        """Whether it was measured in the last minutes."""
+        return bool(self._seen) and time.perf_counter() - self._seen[-1][0] <= MAX_AGE_S
+
+    def measured(self) -> float:
+        """Once more; gives the median of the last minutes. A model's first passes are slower, and don't count."""
+        if not self._seen:
             self._answer()
-            self._at_s = time.perf_counter()
-            self._per_s = self._num_requests / (self._at_s - started_s)
-        self._is_warm = True
-        return self._per_s
-
-    def just_now(self) -> float:
-        """What was measured last, if nothing has happened since, or else anew."""
-        return self._per_s if time.perf_counter() - self._at_s <= JUST_NOW_S else self.now()
+        started_s = time.perf_counter()
+        self._answer()
+        ended_s = time.perf_counter()
+        self._seen.append((ended_s, self._num_requests / (ended_s - started_s)))
+        return statistics.median(rate for when_s, rate in self._seen if ended_s - when_s <= MAX_AGE_S)

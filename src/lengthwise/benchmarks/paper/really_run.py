@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from lengthwise.benchmarks.paper.counting import counted
 from lengthwise.benchmarks.paper.pace import NUM_REQUESTS, Pace
 from lengthwise.benchmarks.paper.rows import BASE, Known, Row
 from lengthwise.benchmarks.paper.store import Store
-from lengthwise.benchmarks.paper.summary import PACE, Sample, Sampled
+from lengthwise.benchmarks.paper.summary import PACE, Sampled
 from lengthwise.benchmarks.paper.ways import LARGEST_BATCH
 from lengthwise.benchmarks.perception.cells import Cell, Source
 from lengthwise.benchmarks.perception.facts import facts
@@ -166,10 +165,10 @@ class RealRuns:
     # -- runs --------------------------------------------------------------------------------------------------
 
     def _run(self, row: Row, seed: int) -> dict[str, Any]:
-        """All held-out requests, in the seed's order, greedily. What predicting takes is part of the time. Before and
-        after, the machine's pace."""
+        """All held-out requests, in the seed's order, greedily. What predicting takes is part of the time."""
         predictor = self._predictor(row.known, seed)
-        before_per_s = self._pace.just_now()
+        if not self._pace.is_known():
+            self._pace.measured()
         order = np.random.default_rng(seed).permutation(len(self._held_out))
         requests = [self._held_out[place] for place in order]
         scheduler = row.way.scheduler()
@@ -178,11 +177,9 @@ class RealRuns:
         predict_s = 0.0 if predictor is None else time.perf_counter() - started_s
         answers = self._answers(requests, scheduler, said)
         wall_s = time.perf_counter() - started_s
-        pace_per_s = math.sqrt(before_per_s * self._pace.now())
         counts = counted(scheduler.batches, {answer.id: answer.completion_tokens for answer in answers})
-        rate = len(requests) / wall_s
-        sample: Sample = {"samples_per_s": rate, PACE: pace_per_s, **counts.figures(), "predict_s": predict_s}
-        return dict(sample)
+        seconds = {"samples_per_s": len(requests) / wall_s, PACE: self._pace.measured(), "predict_s": predict_s}
+        return {**seconds, **counts.figures()}
 
     def _answers(
         self, requests: Sequence[Request], scheduler: Scheduler, predictor: LengthPredictor | None

@@ -15,7 +15,7 @@ from lengthwise.simulation.study import interval as student
 
 GAIN = "gain_vs_vanilla"
 FIGURES = ("samples_per_s", GAIN, "average_length", "effective_token_ratio", "rerun_ratio")
-PACE = "vanilla_beside_per_s"  # of a few requests in vanilla batches, right before and after a run
+PACE = "vanilla_beside_per_s"  # of a few requests in vanilla batches, about the time of a run
 BESIDE = ("average_length_of_last_attempts", "predict_s", PACE)  # that are no columns of the paper's
 
 Sample = dict[str, float]
