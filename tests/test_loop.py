@@ -54,6 +54,22 @@ def test_the_scheduler_sees_what_is_free(kv_tokens):
     assert num_views > len(LENGTHS) / ROWS
 
 
+def test_the_scheduler_sees_the_end_of_the_job():
+    """It is shown who runs though nothing waits any more: a record of slots over time comes from there."""
+    seen: list[int] = []
+
+    class Watching(RefillScheduler):
+        def decide(self, view):
+            if not view.waiting:
+                seen.append(len(view.running))
+            return super().decide(view)
+
+    engine = ReplayEngine(LENGTHS, ReplayConfig(Capabilities(max_running=ROWS)))
+    assert sum(1 for _ in loop_of(engine, Watching(), window=WINDOW).completions()) == len(LENGTHS)
+    assert seen[-1] == 1
+    assert seen == sorted(seen, reverse=True)
+
+
 @pytest.mark.parametrize("window", [None, WINDOW])
 def test_the_loop_waits_for_its_feed_only_when_there_is_nothing_else_to_do(window):
     """With a window: while nothing waits or runs. Without: until all is read, for nothing starts before."""

@@ -159,8 +159,7 @@ class Loop:
         if ended or not self.tracked:
             return ended
         self._order_next()
-        if self.waiting:
-            self._decide()
+        self._decide()
         events = self._poll()
         completions = self._record(events)
         self._learn(events)
@@ -376,7 +375,7 @@ class Loop:
                 self._start(decision, capabilities)
             else:
                 self._cancel(decision.id)
-        if not self.running:
+        if self.waiting and not self.running:
             raise EngineError(
                 f"{type(self.scheduler).__name__} starts nothing though {len(self.waiting)} requests wait and the "
                 "engine is empty; a scheduler must start at least one."
