@@ -178,9 +178,8 @@ def probed(loaded: LoadedModel, requests: Sequence[Request], slots: int, load: f
 
 
 def foretold_s(passes: Sequence[Pass], cost: StepCost) -> float:
-    rows, cached, read, _ = (np.array(column, float) for column in zip(*passes, strict=True))
-    steps_s = cost.step_fixed_s * len(rows) + cost.step_row_s * rows.sum() + cost.step_context_s * cached.sum()
-    return float(steps_s + cost.read_fixed_s * np.count_nonzero(read) + cost.read_token_s * read.sum())
+    steps_s = sum(cost.step_s(one.num_rows, one.cached_tokens) for one in passes)
+    return steps_s + sum(cost.read_s(one.read_tokens) for one in passes if one.read_tokens)
 
 
 def workload(loaded: LoadedModel, requests: Sequence[Request], lengths: dict[str, int]) -> Workload:
