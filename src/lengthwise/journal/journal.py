@@ -23,50 +23,33 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-from lengthwise.errors import JobError, shown
+from lengthwise.errors import JobError
 from lengthwise.journal.files import Syncer, open_locked, sync_folder
 from lengthwise.journal.index import Index
+from lengthwise.journal.lines import (
+    DONE,
+    MAGIC,
+    PUBLISHING,
+    Fingerprint,
+    Header,
+    Record,
+    difference,
+    jsonable,
+    line_of,
+    parse_header,
+    parse_named,
+    parse_record,
+)
 
-FORMAT = 2
-_MAGIC = b'{"lengthwise_journal"'
-_DONE = b'{"done": '
-_PUBLISHING = b'{"publishing": '
-_RECORD = re.compile(rb'\{"index": ([0-9]+), "failed": (true|false), (?:"digest": "([0-9a-f]+)", )?"answer": ')
 _TAIL_BYTES = 65536  # a done line is far shorter
 _READ_BYTES = 4096  # most records are shorter, and a longer read costs more than a second one for a few
-
-Fingerprint = Mapping[str, Any]
-State = Literal["open", "done"]
-
-
-@dataclass(slots=True)  # not frozen: a million of them would take a second longer
-class Record:
-    """One finished request. `answer` is a line of JSON, as it was appended."""
-
-    index: int
-    is_failed: bool
-    digest: str | None
-    answer: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """The journal's first line. `outcome` is what `mark_done` was given; empty while the job is open."""
-
-    state: State
-    fingerprint: Fingerprint
-    outcome: Mapping[str, Any]
-
-    def to_line(self) -> bytes:
-        return _line({"lengthwise_journal": FORMAT, **asdict(self)})
 
 
 class Journal:
@@ -148,9 +131,9 @@ class Journal:
     def check(self, parts: Fingerprint) -> None:
         """Raise JobError, naming each difference, if the journal's job differs in any of `parts`."""
         theirs = self.header.fingerprint if self.header else parts
-        differing = [name for name in parts if _jsonable(parts[name]) != theirs.get(name)]
+        differing = [name for name in parts if jsonable(parts[name]) != theirs.get(name)]
         if differing:
-            told = "; ".join(_difference(name, theirs.get(name), parts[name]) for name in differing)
+            told = "; ".join(difference(name, theirs.get(name), parts[name]) for name in differing)
             raise JobError(
                 f"{self.path} belongs to a job with other settings: {told}. Resuming would mix two jobs' answers. "
                 "Use the settings it was started with, another -o, or --overwrite to throw it away."
@@ -164,10 +147,8 @@ class Journal:
         assert self._syncer is not None, "resume comes before append"
         assert self._is_open(index, digest), f"request {index} finished twice"
         self._syncer.raise_error(self.path)
-        beside = "" if digest is None else f'"digest": "{digest}", '
-        head = f'{{"index": {index}, "failed": {"true" if is_failed else "false"}, {beside}"answer": '
         try:
-            offset = self._write(b"%b%b}\n" % (head.encode(), answer[:-1]))
+            offset = self._write(Record(index, is_failed, digest, answer).to_line())
             self._note(index, offset, is_failed)
         except OSError as error:
             raise self._unwritable(error) from error
@@ -187,8 +168,8 @@ class Journal:
     def in_turn(self) -> Iterator[Record]:
         """Every record, as they were appended, those that are superseded too."""
         for number, _, line in self._lines():
-            if number > 1 and not line.startswith((_DONE, _PUBLISHING)):
-                yield _parse_record(line)
+            if number > 1 and not line.startswith((DONE, PUBLISHING)):
+                yield parse_record(line)
 
     def has_failed(self, index: int) -> bool:
         """Request `index` is finished, and without an answer."""
@@ -210,7 +191,7 @@ class Journal:
         then, they are known for this job's own."""
         if files not in self.published:
             with self._writing():
-                self._write(_line({"publishing": files}))
+                self._write(line_of({"publishing": files}))
                 os.fsync(self._fd)
             self.published.append(files)
 
@@ -220,7 +201,7 @@ class Journal:
         assert self.header is not None, "resume comes before mark_done"
         if keep_records:
             with self._writing():
-                self._write(_line({"done": outcome}))
+                self._write(line_of({"done": outcome}))
                 os.fsync(self._fd)
         else:
             self._replace(Header("done", self.header.fingerprint, outcome))
@@ -262,7 +243,7 @@ class Journal:
     def _read_header(self, is_overwritten: bool) -> Header | None:
         """The header, or None if the file is empty, is to be overwritten, or was torn while its header was written."""
         first = next((line for _, _, line in self._lines()), b"")
-        if not first.startswith(_MAGIC) and not _MAGIC.startswith(first):
+        if not first.startswith(MAGIC) and not MAGIC.startswith(first):
             raise JobError(
                 f"{self.path} is no journal of lengthwise; it is left alone. Move it away or use another -o."
             )
@@ -270,13 +251,13 @@ class Journal:
             self._look_at_overwritten(first)
             return None
         if first.endswith(b"\n"):
-            return _parse_header(first, self.path)
+            return parse_header(first, self.path)
         self.reset()
         return None
 
     def _look_at_overwritten(self, first: bytes) -> None:
         with suppress(JobError):
-            header = _parse_header(first, self.path)
+            header = parse_header(first, self.path)
             self._read_outcome(header)
             self.overwritten = replace(header, outcome=self.outcome or {})
         self.forget()
@@ -288,9 +269,9 @@ class Journal:
             return
         tail = os.pread(self._fd, _TAIL_BYTES, max(0, self._size - _TAIL_BYTES))
         last = tail[tail.rfind(b"\n", 0, -1) + 1 :]
-        if last.startswith(_DONE) and last.endswith(b"\n"):
+        if last.startswith(DONE) and last.endswith(b"\n"):
             with suppress(ValueError):  # `recover` names the line
-                self.outcome, self.is_done = _parsed(last, "done"), True
+                self.outcome, self.is_done = parse_named(last, "done"), True
 
     def _is_open(self, index: int, digest: str | None) -> bool:
         return index not in self or self.has_failed(index) or self.read(index).digest != digest
@@ -306,7 +287,7 @@ class Journal:
 
     def _begin(self, parts: Fingerprint) -> None:
         self.reset()
-        header = Header("open", _jsonable(parts), {})
+        header = Header("open", jsonable(parts), {})
         with self._writing():
             self._write(header.to_line())
             os.fsync(self._fd)
@@ -324,13 +305,13 @@ class Journal:
 
     def _recover_line(self, number: int, offset: int, line: bytes) -> None:
         try:
-            if line.startswith(_DONE):
-                self.outcome = _parsed(line, "done")
+            if line.startswith(DONE):
+                self.outcome = parse_named(line, "done")
                 return
-            if line.startswith(_PUBLISHING):
-                self.published.append(_parsed(line, "publishing"))
+            if line.startswith(PUBLISHING):
+                self.published.append(parse_named(line, "publishing"))
                 return
-            record = _parse_record(line)
+            record = parse_record(line)
             json.loads(record.answer)
         except ValueError as error:
             raise JobError(
@@ -354,7 +335,7 @@ class Journal:
         line = os.pread(self._fd, _READ_BYTES, offset)
         while (end := line.find(b"\n")) < 0:
             line += os.pread(self._fd, max(_READ_BYTES, 3 * len(line)), offset + len(line))
-        return _parse_record(line[: end + 1])
+        return parse_record(line[: end + 1])
 
     def _write(self, line: bytes) -> int:
         """Append `line` and return its offset. A part that a full disk took is written over by the next line, or cut
@@ -399,57 +380,3 @@ class Journal:
 def replacement_of(path: Path) -> Path:
     """Where the journal at `path` is written anew when its job is done."""
     return path.with_name(path.name + ".tmp")
-
-
-# -- lines -----------------------------------------------------------------------------------------------------
-
-
-def _line(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value).encode("ascii") + b"\n"
-
-
-def _jsonable(value: Any) -> Any:
-    """As it reads after a round through JSON: tuples are lists."""
-    return json.loads(json.dumps(value))
-
-
-def _difference(name: str, theirs: Any, ours: Any) -> str:
-    """Hashes say nothing to people."""
-    if _is_hash(theirs) and _is_hash(ours):
-        return f"{name} was changed, or is another one"
-    return f"{name} was {shown(theirs)} and is {shown(ours)} now"
-
-
-def _is_hash(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
-
-
-def _parse_header(line: bytes, path: Path) -> Header:
-    try:
-        content = json.loads(line)
-        version = content.pop("lengthwise_journal")
-        if version == FORMAT:
-            return Header(**content)
-    except (ValueError, TypeError) as error:
-        raise JobError(f"{path}, line 1 is unreadable ({error}). Start over with --overwrite.") from error
-    raise JobError(
-        f"{path} has journal format {version}, this version of lengthwise knows {FORMAT}. Finish the job with the "
-        "version that started it, or start over with --overwrite."
-    )
-
-
-def _parsed(line: bytes, name: str) -> Mapping[str, Any]:
-    content = json.loads(line)[name]
-    if not isinstance(content, dict):
-        raise ValueError(f"{name} is {content!r}")
-    return content
-
-
-def _parse_record(line: bytes) -> Record:
-    """Raises ValueError where the line is no record; the answer itself is taken as it is."""
-    head = _RECORD.match(line)
-    if head is None or not line.endswith(b"}\n"):
-        raise ValueError("it is no record")
-    index, failed, digest = head.groups()
-    answer = line[head.end() : -2] + b"\n"
-    return Record(int(index), failed == b"true", None if digest is None else digest.decode(), answer)
