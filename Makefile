@@ -53,7 +53,7 @@ kills: .venv/installed  ## kill -9, full disks, failing writes: resume, compare
 	$(BIN)/pytest -m campaign -s tests/jobs
 
 leaderboard: .venv/installed  ## every predictor, trained and scored; docs/leaderboard.md, from raw data (hours)
-	$(BIN)/python -m tools.leaderboard.make $(if $(MIRROR),--mirror $(MIRROR))
+	$(BIN)/python -m tools.leaderboard.make --jobs $(or $(JOBS),1) $(if $(MIRROR),--mirror $(MIRROR))
 
 measure-model: .venv/installed  ## statistics of the bundled model, for its card
 	$(BIN)/python -m tools.bundled_model.measure

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lengthwise.benchmarks.perception.cells import Cell, Source
+from lengthwise.benchmarks.tables import num_cores
 
 ROOT = Path(__file__).parents[2]
 RAW = Path("benchmarks/leaderboard")
@@ -93,14 +96,27 @@ def _own_options(name: str) -> tuple[str, ...]:
     return ("--settings", str(SETTINGS[name]), "--once", ONCE[name])
 
 
-def run(step: Step, work: Path) -> dict[str, Any]:
-    """The step's JSON; what it says goes to the terminal. Ends the program where it fails."""
+def run_all(made: Sequence[Step], work: Path, jobs: int) -> dict[str, dict[str, Any]]:
+    """The steps' JSON by name, so many steps at once, each on its share of the cores; the last, which take longest,
+    begin. Ends the program where one fails, when those that run have ended."""
+    num_threads = max(1, num_cores() // jobs)
+    in_turn = made[::-1]
+    with ThreadPoolExecutor(jobs) as pool:
+        found = pool.map(lambda step: run(step, work, num_threads), in_turn)
+        return dict(zip((step.name for step in in_turn), found, strict=True))
+
+
+def run(step: Step, work: Path, num_threads: int) -> dict[str, Any]:
+    """The step's JSON; what it says goes to the terminal. Raises SystemExit where it fails."""
     page = work / f"{step.name}.md"
     command = [sys.executable, "-m", "lengthwise.cli", *step.arguments, "-o", str(page), "--json"]
     print(step.command, file=sys.stderr)
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    threads = {"OMP_NUM_THREADS": str(num_threads)}
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | threads, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode or not done.stdout.strip():
-        sys.exit(f"{step.command}: exit code {done.returncode}. Mend that, and start again: what is done stays done.")
+        raise SystemExit(
+            f"{step.command}: exit code {done.returncode}. Mend that, and start again: what is done stays done."
+        )
     found: dict[str, Any] = json.loads(done.stdout)
     (ROOT / RAW).mkdir(parents=True, exist_ok=True)
     (ROOT / RAW / f"{step.name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -132,7 +148,7 @@ def page(work: Path, made: Sequence[Step], lines: dict[str, dict[str, Any]]) -> 
             parts += [f"{title}\n", (work / f"{name}-{target}.md").read_text(encoding="utf-8")]
     if "transfer" in lines:
         parts += [TRANSFER, (work / "transfer.md").read_text(encoding="utf-8")]
-    return "\n".join([*parts, *_rests_on(made, lines)]).rstrip() + "\n"
+    return "\n".join([*parts, *_rests_on(work, made, lines)]).rstrip() + "\n"
 
 
 def _own_about(work: Path) -> str:
@@ -143,9 +159,9 @@ def _own_about(work: Path) -> str:
     return OWN.format(**{name: f"{count:,}" for name, count in counts.items()})
 
 
-def _rests_on(made: Sequence[Step], lines: dict[str, dict[str, Any]]) -> Iterator[str]:
+def _rests_on(work: Path, made: Sequence[Step], lines: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield "## What it rests on\n"
-    yield f"    python -m tools.leaderboard.own_lengths --out {made[0].arguments[2].removesuffix('/train.jsonl')}"
+    yield f"    python -m tools.leaderboard.own_lengths --out {work / 'own'}"
     for step in made:
         yield f"    {step.command}"
     first = next(iter(lines.values()))
@@ -161,14 +177,15 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(".leaderboard"))
     parser.add_argument("--kinds", default="all")
     parser.add_argument("--mirror", type=Path, help="folder that public sets are looked for in first")
+    parser.add_argument("--jobs", type=int, default=1, help="tables at once, each on its share of the cores")
     options = parser.parse_args()
     own = [sys.executable, "-m", "tools.leaderboard.own_lengths", "--out", str(options.work / "own")]
     subprocess.run(own, cwd=ROOT, check=True)
     made = steps(options.work, options.kinds)
-    lines = {step.name: run(_mirrored(step, options.mirror), options.work) for step in made}
+    lines = run_all([_mirrored(step, options.mirror) for step in made], options.work, options.jobs)
     last = transfer_step(options.work, options.mirror)
     if last is not None:
-        lines[last.name] = run(_mirrored(last, options.mirror), options.work)
+        lines |= run_all([_mirrored(last, options.mirror)], options.work, 1)
         made.append(last)
     (ROOT / PAGE).write_text(page(options.work, made, lines), encoding="utf-8")
     print(f"{PAGE} is written.", file=sys.stderr)
