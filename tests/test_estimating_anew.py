@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lengthwise import loop
 from lengthwise.engines.replay import ReplayConfig, ReplayEngine
 from lengthwise.estimates import LengthEstimates
 from lengthwise.feeds import IterableFeed
@@ -57,7 +56,8 @@ class Learning(NoisyOracle):
 
 @pytest.fixture
 def learner(monkeypatch) -> Learning:
-    monkeypatch.setattr(loop, "INTAKE_CHUNK", CHUNK)
+    for module in ("loop", "ordering"):
+        monkeypatch.setattr(f"lengthwise.loop.{module}.INTAKE_CHUNK", CHUNK)
     return Learning()
 
 
@@ -94,7 +94,7 @@ def test_what_is_ordered_anew_starts_near_its_place(learner, window):
     assert sum(1 for _ in made.completions()) == NUM
     places = {name: place for place, name in enumerate(dict.fromkeys(engine.started))}
     assert max(abs(num_of(name) - place) for name, place in places.items()) < 3 * CHUNK
-    assert not made.held_back
+    assert not made.ordering.held_back
 
 
 def test_what_was_cut_goes_on_before_what_never_began(learner):
@@ -116,13 +116,13 @@ def test_what_is_held_back_can_be_cancelled_and_drained(learner):
     """It ends like all that waits, and nothing is expected of it any more."""
     made, engine = run_of(learner)
     answers = made.completions()
-    while not made.held_back:
+    while not made.ordering.held_back:
         next(answers)
-    last = next(reversed(made.held_back))
+    last = next(reversed(made.ordering.held_back))
     made.control.cancelled_ids.append(last)
     cancelled = next(one for one in answers if one.error is not None)
     assert cancelled.id == last
-    assert last not in made.held_back
+    assert last not in made.ordering.held_back
     made.control.is_draining = True
     list(answers)
     assert made.is_done
@@ -135,8 +135,8 @@ def test_what_is_left_is_told_by_what_was_estimated(learner):
     known of it."""
     made, _ = run_of(learner)
     answers = made.completions()
-    while not made.held_back:
+    while not made.ordering.held_back:
         next(answers)
-    assert len(made.held_back) > NUM / 2
-    true_tokens = np.sum([min(LENGTHS[name], 512) for name in made.tracked])
+    assert len(made.ordering.held_back) > NUM / 2
+    true_tokens = np.sum([min(LENGTHS[name], 512) for name in made.flight.tracked])
     assert made.counts.expected_tokens == pytest.approx(true_tokens, rel=0.3)

@@ -33,7 +33,7 @@ if select.select([sys.stdin], [], [], {PATIENCE_S})[0]:
 WAITING = """
 import signal
 from lengthwise.engines.replay import ReplayEngine
-from lengthwise.loop import ThreadedFeed
+from lengthwise.feeds import ThreadedFeed
 from lengthwise.pipeline import Pipeline
 
 pipeline = Pipeline(engine=ReplayEngine({}), window=10)

@@ -8,7 +8,8 @@ import pytest
 
 from lengthwise.engines.replay import ReplayConfig, ReplayEngine
 from lengthwise.feeds import IterableFeed
-from lengthwise.loop import MAX_LATENESS_S, POLL_TIMEOUT_S, Control, Counts, Loop
+from lengthwise.loop import Control, Counts, Loop
+from lengthwise.loop.loop import MAX_LATENESS_S, POLL_TIMEOUT_S
 from lengthwise.scheduling.refill import RefillScheduler
 from lengthwise.testing import NoisyOracle, recorded_lengths
 from lengthwise.types import Capabilities, Request
@@ -27,12 +28,13 @@ def test_with_a_window_nothing_grows_with_the_number_of_requests():
     engine = ReplayEngine(LENGTHS, ReplayConfig(Capabilities(max_running=ROWS, kv_tokens=1_500)))
     scheduler = RefillScheduler()
     loop = loop_of(engine, scheduler, window=WINDOW)
+    flight, ids = loop.flight, loop.feeding.ids
     for num_ended, _ in enumerate(loop.completions()):
-        assert loop.ids == loop.tracked.keys() == loop.waiting.keys() | loop.running.keys()
-        assert len(loop.ids) <= 2 * WINDOW + ROWS
+        assert ids == flight.tracked.keys() == flight.waiting.keys() | flight.running.keys()
+        assert len(ids) <= 2 * WINDOW + ROWS
         loop.control.cancelled_ids += [f"r{num_ended + 5}", "never seen"]
-    kept = (loop.tracked, loop.waiting, loop.running, loop.ids, loop.cancelled, engine._rows, engine._ends)
-    assert not any((*kept, scheduler._group, scheduler._removed, len(scheduler._fresh), loop.reserved_kv_tokens))
+    kept = (flight.tracked, flight.waiting, flight.running, ids, loop.cancelled, engine._rows, engine._ends)
+    assert not any((*kept, scheduler._group, scheduler._removed, len(scheduler._fresh), flight.reserved_kv_tokens))
 
 
 @pytest.mark.parametrize("kv_tokens", [1_500, math.inf])
@@ -80,7 +82,7 @@ def test_the_loop_waits_for_its_feed_only_when_there_is_nothing_else_to_do(windo
 
         def take(self, num, may_wait):
             nonlocal is_ready
-            assert may_wait == (window is None or not loop.tracked)
+            assert may_wait == (window is None or not loop.flight.tracked)
             is_ready = not is_ready
             if is_ready:
                 return []
@@ -106,7 +108,7 @@ def test_an_engine_with_room_returns_soon_for_those_who_may_come():
 
     class Watched(ReplayEngine):
         def poll(self, timeout_s):
-            seen.append((len(loop.running), loop.is_exhausted, timeout_s))
+            seen.append((len(loop.flight.running), loop.feeding.is_exhausted, timeout_s))
             return super().poll(timeout_s)
 
     engine = Watched(LENGTHS, ReplayConfig(Capabilities(max_running=2)))
@@ -135,7 +137,7 @@ def test_an_engine_is_told_what_will_not_run(is_draining):
     loop = loop_of(Keeping(LENGTHS, ReplayConfig(Capabilities(max_running=ROWS))), RefillScheduler(), window=WINDOW)
     completions = loop.completions()
     next(completions)
-    waiting = set(loop.waiting)
+    waiting = set(loop.flight.waiting)
     loop.control.is_draining = is_draining
     loop.control.cancelled_ids += [] if is_draining else waiting
     next(completions)

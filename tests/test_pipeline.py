@@ -345,7 +345,7 @@ class TestErrors:
     @pytest.mark.parametrize("can_preempt", [True, False])
     def test_an_engine_that_never_lets_its_rows_go_is_not_waited_for_for_ever(self, can_preempt, monkeypatch):
         """One that gives tokens back is to do so at once; any other is given a while."""
-        monkeypatch.setattr("lengthwise.loop.MAX_SILENCE_S", 0.1)
+        monkeypatch.setattr("lengthwise.loop.loop.MAX_SILENCE_S", 0.1)
 
         class Silent(ReplayEngine):
             num_polls = 0

@@ -114,7 +114,7 @@ def test_what_is_left_to_be_written_follows_the_revision():
     loop = Loop(engine, Reviser(), RefillScheduler(), requests, Counts(), Control())
     completions = loop.completions()
     ended = next(completions)
-    rest = sum(min(length, 512) for name, length in LENGTHS.items() if name in loop.tracked)
+    rest = sum(min(length, 512) for name, length in LENGTHS.items() if name in loop.flight.tracked)
     assert ended.completion_tokens == min(LENGTHS.values())
     assert loop.counts.expected_tokens == pytest.approx(rest, rel=1e-5)
 

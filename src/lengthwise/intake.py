@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from lengthwise.errors import RequestError, UsageError, shown
 from lengthwise.feeds import Feed, IterableFeed
-from lengthwise.loop import CANCELLED
+from lengthwise.loop.completing import CANCELLED
 from lengthwise.types import Completion, ErrorInfo, Request, SamplingParams
 
 Item: TypeAlias = Request | Completion | str | Mapping[str, Any]  # what a run takes for a request

@@ -24,7 +24,8 @@ from typing import Self
 from lengthwise.errors import EngineError, UsageError
 from lengthwise.feeds import AsyncFeed, Feed
 from lengthwise.intake import Item, Items, Order, Requests, as_feed
-from lengthwise.loop import INTAKE_CHUNK, Control, Counts, Loop
+from lengthwise.loop import Control, Counts, Loop
+from lengthwise.loop.ordering import INTAKE_CHUNK
 from lengthwise.protocols import (
     Backbone,
     Engine,

@@ -9,12 +9,12 @@ from hashlib import blake2b
 from typing import NoReturn, Protocol
 
 from lengthwise.errors import JobError
+from lengthwise.feeds import ThreadedFeed
 from lengthwise.jobs.ids import CheckedIds, ClaimedIds, Ids, named
 from lengthwise.jobs.lines import Line
 from lengthwise.jobs.options import JobOptions
 from lengthwise.jobs.rows import Row, read_row
 from lengthwise.jobs.sources import Source
-from lengthwise.loop import ThreadedFeed
 from lengthwise.pipeline import Pipeline
 from lengthwise.types import Completion, ErrorInfo, Request
 
