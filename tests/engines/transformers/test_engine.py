@@ -220,11 +220,12 @@ def test_short_prompts_ride_along_and_long_ones_wait_for_company(
 ) -> None:
     """Beside a row that runs: up to 10 tokens enter with the next step, in no pass of their own; more wait 6 steps."""
     first, second = (replace(request, max_tokens=60) for request in tools.make_requests(2))
-    engine = make_engine(loaded=replace(loaded_ids(), eos_token_ids=()), max_riding_tokens=10, patience_row_steps=6)
+    loaded = replace(loaded_ids(), eos_token_ids=())
+    engine = make_engine(loaded=loaded, max_riding_tokens=10, patience_row_steps=6)
     engine.start(first, [], 10**6, None)
     engine.poll(0.0)
     shapes: list[tuple[int, ...]] = []
-    handle = loaded_ids().model.register_forward_pre_hook(
+    handle = loaded.for_passes.register_forward_pre_hook(
         lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
     engine.start(replace(second, prompt="7 " * num_words), [], 10**6, None)

@@ -65,7 +65,7 @@ def test_no_answer_is_lost_or_repeated(
     expected = tools.Driver(make_engine(), at_once=1).run(requests)
     engine = make_engine(max_padding_tokens=10_000, max_riding_tokens=riding_tokens)
     driver = tools.Driver(engine, at_once=10)
-    with room_for(loaded_ids().model, is_too_large, error):
+    with room_for(loaded_ids().for_passes, is_too_large, error):
         assert driver.run(requests) == expected
     assert any(cut.reason == "memory" for cut in driver.cuts)
     assert 1 <= engine.capabilities.max_running <= most_rows
@@ -96,7 +96,7 @@ def test_a_row_that_does_not_fit_alone_fails(
         replace(request, prompt="7 " * (50 if index == 3 else 5), max_tokens=8)
         for index, request in enumerate(tools.make_requests(6))
     ]
-    with room_for(loaded_ids().model, lambda ids: max(ids.shape) > 40, ERRORS[0]):
+    with room_for(loaded_ids().for_passes, lambda ids: max(ids.shape) > 40, ERRORS[0]):
         answers = tools.Driver(make_engine(max_riding_tokens=riding_tokens)).run(requests)
     failed = [answer for answer in answers.values() if isinstance(answer, Failed)]
     assert [answer.id for answer in failed] == ["r3"]
@@ -118,7 +118,9 @@ def test_a_row_alone_may_use_what_others_have_left(
     for length in (2, 1):  # of the input at which memory ends: a prompt, then a step
         tools.Driver(engine, at_once=12).run(many)
         assert cache.num_blocks >= 12
-        with room_for(loaded_ids().model, lambda ids, n=length: ids.shape[1] >= n and cache.num_blocks > 3, ERRORS[0]):
+        with room_for(
+            loaded_ids().for_passes, lambda ids, n=length: ids.shape[1] >= n and cache.num_blocks > 3, ERRORS[0]
+        ):
             assert tools.Driver(engine).run([one]) == expected
 
 
@@ -171,7 +173,7 @@ def test_other_errors_are_not_taken_for_memory(
     engine = make_engine()
     engine.start(tools.make_requests(1)[0], [], 10**6, None)
     with (
-        room_for(loaded_ids().model, lambda ids: True, RuntimeError("mat1 and mat2 shapes cannot be multiplied")),
+        room_for(loaded_ids().for_passes, lambda ids: True, RuntimeError("mat1 and mat2 shapes cannot be multiplied")),
         pytest.raises(RuntimeError, match="mat1 and mat2"),
     ):
         engine.poll(1.0)
@@ -284,7 +286,7 @@ def test_a_row_without_numbers_leaves_none_behind_where_memory_ended(
     engine = make_engine(loaded=loaded, max_padding_tokens=0, max_riding_tokens=0)
     enter(engine, [replace(good, id="beneath"), good])
     engine.cancel("beneath")
-    with room_for(loaded.model, lambda ids: ids.shape[1] > 50, ERRORS[1]):
+    with room_for(loaded.for_passes, lambda ids: ids.shape[1] > 50, ERRORS[1]):
         long = [replace(good, id=f"long{i}", prompt="7 " * 60) for i in range(2)]
         enter(engine, [replace(good, id="bad", prompt=BAD_PROMPT), *long])
     assert [row.id for row in engine._running + engine._waiting] == ["good", "bad"]

@@ -64,7 +64,7 @@ def test_answers_stay_as_they_are(pooling: Any, make_engine: Make, loaded_ids: L
         engine = make_engine()
         engine.pool_prompts(wanted)
         logits: list[Any] = []
-        with watched_logits(loaded_ids().model, logits):
+        with watched_logits(loaded_ids().for_passes, logits):
             seen.append([event for event in all_events(engine, requests) if isinstance(event, Finished)])
         seen.append(logits)
     assert seen[0] == seen[2]
@@ -116,7 +116,7 @@ def test_nothing_is_told_unasked(make_engine: Make, tools: Any) -> None:
     assert len(states_of(all_events(engine, tools.make_requests(3)))) == 3
     engine.pool_prompts(None)
     assert not states_of(all_events(engine, tools.make_requests(3)))
-    assert not engine._loaded.model.base_model._forward_hooks
+    assert not engine._loaded.for_passes.base_model._forward_hooks
     assert not engine._model.prompts._sums
 
 
@@ -137,7 +137,7 @@ def test_a_row_that_is_put_back_unread_is_told_later(
     told: list[Any] = []
     poll = engine.poll
     engine.poll = lambda timeout_s: told.extend(events := poll(timeout_s)) or events_of_rows(events)
-    handle = loaded_ids().model.register_forward_pre_hook(check, with_kwargs=True)
+    handle = loaded_ids().for_passes.register_forward_pre_hook(check, with_kwargs=True)
     try:
         tools.Driver(engine, at_once=6).run(requests)
     finally:

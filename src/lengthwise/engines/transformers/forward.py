@@ -53,8 +53,8 @@ class RowModel:
     ) -> None:
         """Limits as in `RowEngineConfig`. `num_reserved` blocks are there from the first row on, so that nothing is
         copied as the cache grows."""
-        self._loaded = loaded
-        self._text_config = loaded.model.config.get_text_config()
+        self._model, self._device = loaded.for_passes, loaded.device
+        self._text_config = self._model.config.get_text_config()
         self._cache = BlockCache()
         self._blocks = Blocks(max_blocks)
         self._max_read_tokens = max_read_tokens
@@ -64,7 +64,7 @@ class RowModel:
         self._places: Places | None = None  # None when rows were moved, or one left
         self._riding: list[Row] = []  # have entered; the next step reads all of them
         self.last_view: PassView | None = None
-        self.prompts = PromptPool(loaded.model)
+        self.prompts = PromptPool(self._model)
 
     def num_fitting(self, waiting: Sequence[Row], running: Sequence[Row]) -> int:
         """How many of those that wait, from the first, may enter now, so that each row has room for MARGIN_TOKENS."""
@@ -106,11 +106,11 @@ class RowModel:
         self.last_view, self._cache.write = plan.view, plan.write
         with (
             block_attention(self._text_config, plan.view),
-            _logits_of_first(self._loaded.model, len(rows) if self._riding else None),
+            _logits_of_first(self._model, len(rows) if self._riding else None),
             self.prompts.watching() as seen,
         ):
-            out = self._loaded.model(
-                input_ids=torch.from_numpy(np.array(plan.tokens)).to(self._loaded.device).unsqueeze(1),
+            out = self._model(
+                input_ids=torch.from_numpy(np.array(plan.tokens)).to(self._device).unsqueeze(1),
                 position_ids=plan.position,
                 past_key_values=self._cache,
                 use_cache=True,
@@ -138,14 +138,14 @@ class RowModel:
         copy what they have; the rows are well then, and some layers, or all, as large as before."""
         self._num_reserved = 0
         self._move_together()
-        release_memory(self._loaded.device)
+        release_memory(self._device)
         self._cache.resize(self._blocks.num_touched)
-        release_memory(self._loaded.device)
+        release_memory(self._device)
 
     def close(self) -> None:
         self._cache = BlockCache()
         self.prompts.clear()
-        release_memory(self._loaded.device)
+        release_memory(self._device)
 
     def _take_blocks(self, rows: Sequence[Row], position: Longs) -> None:
         """Have room for each row's newest token, which stands at `position` (rows). The cache grows first, so that a
@@ -206,10 +206,10 @@ class RowModel:
         ids = torch.zeros(len(rows), longest, dtype=torch.long)
         for index, row in enumerate(rows):
             ids[index, : row.position] = torch.tensor((row.prompt + row.tokens)[:-1])
-        self._cache.write = PromptWrite.of(rows, self._loaded.device)
+        self._cache.write = PromptWrite.of(rows, self._device)
         with self.prompts.watching() as seen:
-            self._loaded.model(
-                input_ids=ids.to(self._loaded.device),
+            self._model(
+                input_ids=ids.to(self._device),
                 past_key_values=self._cache,
                 use_cache=True,
                 logits_to_keep=1,
@@ -219,7 +219,7 @@ class RowModel:
 
     def _plan(self, rows: Sequence[Row], position: Longs) -> StepPlan:
         self._places = self._places_of(rows) or Places.of(rows)
-        return StepPlan.of(self._places, position, self._riding, self._loaded.device)
+        return StepPlan.of(self._places, position, self._riding, self._device)
 
     def _places_of(self, rows: Sequence[Row]) -> Places | None:
         """What is known of these very rows."""

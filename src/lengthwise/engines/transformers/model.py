@@ -35,3 +35,10 @@ class LoadedModel:
         """Where inputs go (the embedding's device, also when the model is sharded)."""
         device: torch.device = self.model.get_input_embeddings().weight.device
         return device
+
+    @cached_property
+    def for_passes(self) -> PreTrainedModel:
+        """The model as our own loop passes through it, over the same weights; made at first use."""
+        from lengthwise.engines.transformers.packing import packed
+
+        return packed(self)

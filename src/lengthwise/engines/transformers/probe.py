@@ -47,7 +47,7 @@ NUM_MORE_TRIES = 2  # where what was measured contradicts itself
 # one row was seen to take 160 times as long; the bound itself is a choice.)
 MIN_CPU_SHARE = 0.8
 # Of what is kept: 3 has readings as what they add to a step. Other formats are not looked at.
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass(frozen=True)
