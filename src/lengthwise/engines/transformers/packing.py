@@ -52,6 +52,6 @@ def _can_be_packed(module: nn.Module) -> bool:
         and type(module.weight) is nn.Parameter
         and (module.weight.dtype, module.weight.device) == (torch.float32, CPU)
         and not hasattr(module, "_hf_hook")
-        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
