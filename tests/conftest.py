@@ -7,6 +7,7 @@ A folder costs about 20 ms; none is made unless a test asks for it. Don't change
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from hypothesis import settings
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is loaded: workers whose threads wait for each other's take
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # many times as long, and so do the programs that they start
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what runs in the background; what tests
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # start would never hear it either
 
 settings.register_profile("patient", deadline=None)  # a busy machine is slow at times
 settings.load_profile("patient")
