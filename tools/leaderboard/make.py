@@ -107,16 +107,14 @@ def run_all(made: Sequence[Step], work: Path, jobs: int) -> dict[str, dict[str, 
 
 
 def run(step: Step, work: Path, num_threads: int) -> dict[str, Any]:
-    """The step's JSON; what it says goes to the terminal. Raises SystemExit where it fails."""
+    """The step's JSON; what it says goes to the terminal. Ends the program where it fails."""
     page = work / f"{step.name}.md"
     command = [sys.executable, "-m", "lengthwise.cli", *step.arguments, "-o", str(page), "--json"]
     print(step.command, file=sys.stderr)
     threads = {"OMP_NUM_THREADS": str(num_threads)}
     done = subprocess.run(command, cwd=ROOT, env=os.environ | threads, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode or not done.stdout.strip():
-        raise SystemExit(
-            f"{step.command}: exit code {done.returncode}. Mend that, and start again: what is done stays done."
-        )
+        sys.exit(f"{step.command}: exit code {done.returncode}. Mend that, and start again: what is done stays done.")
     found: dict[str, Any] = json.loads(done.stdout)
     (ROOT / RAW).mkdir(parents=True, exist_ok=True)
     (ROOT / RAW / f"{step.name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -99,7 +99,6 @@ def _engine_for(loaded: LoadedModel, run: RunOptions) -> OpenedEngine:
     prompts = Prompts(loaded, run.max_tokens)
     why = "it was asked for" if run.loop == "generate" else why_unsupported(loaded)
     if why is None:
-        _ = loaded.for_passes  # takes memory, so before what is free is shared out
         rows = OpenedRowEngine(loaded, prompts, row_size(loaded, run))
         log.info(rows.description)
         return rows
