@@ -4,7 +4,7 @@
 
 Alpaca prompts with the lengths that Vicuna-7B wrote, a text predictor, the key/value budget of 16 whole answers. The
 first table has seconds of one run: within the model's forward passes, and of our own work around them. The second has
-steps of the row engine alone, by torch's profiler: what matrix products and attention attain of what the machine gives
+steps of the row engine alone: what matrix products (by torch's profiler) and attention attain of what the machine gives
 (a product of large matrices; a sum over more memory than its caches hold).
 """
 
@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from lengthwise.benchmarks.throughput.contenders import contenders
 from lengthwise.cli.bench_throughput import make_predictors, open_ground, read_workload
-from lengthwise.engines.transformers import ModelOptions
+from lengthwise.engines.transformers import ModelOptions, attention_kernel
 from lengthwise.engines.transformers.engine import TransformersEngine
 from lengthwise.engines.transformers.forward import RowModel
 from lengthwise.engines.transformers.model import LoadedModel
@@ -39,8 +39,9 @@ ATTAINED_N, ATTAINED_BYTES = 2048, 2**28
 
 
 @contextmanager
-def timed(into: dict[str, float], methods: dict[str, tuple[type, str]]) -> Iterator[None]:
-    """Within it, seconds spent in methods are added up by name, calls of one within another in both."""
+def timed(into: dict[str, float], methods: dict[str, tuple[Any, str]]) -> Iterator[None]:
+    """Within it, seconds spent in methods, or a module's functions, are added up by name, calls of one within another
+    in both."""
     own = {(cls, name): getattr(cls, name) for cls, name in methods.values()}
 
     def watched(label: str, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -99,17 +100,26 @@ def attained(loaded: LoadedModel) -> None:
     for rows in ROWS:
         with PassTimer(loaded, CONTEXT_TOKENS, rows) as timer:
             step_s = timer.step_s(rows)
-            with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU]) as profiled:
-                for _ in range(NUM_STEPS):
-                    timer._step_s(timer._rows[:rows])
+            seconds: dict[str, float] = defaultdict(float)
+            with timed(seconds, {"attention": (attention_kernel, "attend")}):
+                make_steps(timer, rows)
+            attention_s = seconds["attention"] / NUM_STEPS
+            with profile(activities=[ProfilerActivity.CPU]) as profiled:
+                make_steps(timer, rows)
         own = {one.key: one.self_cpu_time_total / 1e6 / NUM_STEPS for one in profiled.key_averages()}
         products_s = sum(own.get(name, 0) for name in PRODUCTS)
-        flops, read = 2 * weights * rows / products_s, kv_bytes * rows * CONTEXT_TOKENS / own["aten::bmm"]
+        flops, read = 2 * weights * rows / products_s, kv_bytes * rows * CONTEXT_TOKENS / attention_s
         print(
             f"{rows} rows: step {step_s * 1e3:.2f} ms; matrix products {products_s * 1e3:.2f} ms, "
-            f"{flops / best_flops:.0%} of attainable; attention's {own['aten::bmm'] * 1e3:.2f} ms, "
+            f"{flops / best_flops:.0%} of attainable; attention {attention_s * 1e3:.2f} ms, "
             f"{read / best_bytes:.0%} of attainable"
         )
+
+
+@torch.inference_mode()
+def make_steps(timer: PassTimer, num_rows: int) -> None:
+    for _ in range(NUM_STEPS):
+        timer._step_s(timer._rows[:num_rows])
 
 
 def attainable() -> tuple[float, float]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig
 
-from lengthwise.engines.transformers.attention import BlockView, PassView, attend, block_attention
+from lengthwise.engines.transformers import attention_kernel
+from lengthwise.engines.transformers.attention import attend, block_attention
 from lengthwise.engines.transformers.cache import (
     BLOCK_TOKENS,
     BlockCache,
@@ -22,6 +27,7 @@ from lengthwise.engines.transformers.cache import (
     num_blocks_for,
 )
 from lengthwise.engines.transformers.pass_plan import Places, StepPlan, positions_of
+from lengthwise.engines.transformers.pass_view import BlockView, PassView
 from lengthwise.engines.transformers.rows import Row
 from lengthwise.types import SamplingParams
 
@@ -135,9 +141,18 @@ class Written:
         return (weights @ values).transpose(0, 1).float()
 
 
+@pytest.fixture(params=["kernel", "plain operations"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to attend on a CPU; the kernel takes neither soft caps nor sinks."""
+    assert attention_kernel._works(), "numba can't be used here"
+    if request.param != "kernel":
+        monkeypatch.setattr(attention_kernel, "_works", lambda: False)
+
+
 LENGTHS = [0, 1, BLOCK_TOKENS - 1, BLOCK_TOKENS, BLOCK_TOKENS + 1, 3 * BLOCK_TOKENS + 5, 17]
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("window", [None, 1, 10, BLOCK_TOKENS, 10_000])
 @pytest.mark.parametrize("softcap", [None, 1.5])
 @pytest.mark.parametrize("s_aux", [None, torch.linspace(-3, 3, HEADS)])
@@ -152,6 +167,75 @@ def test_attention_over_blocks_is_attention(
     for index in range(len(LENGTHS)):
         expected = written.expected(index, 0.3, window, softcap, s_aux)
         torch.testing.assert_close(out[index], expected, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("scaling", [0.0, 40.0, -1e4])
+def test_scores_may_lie_together_or_far_apart(scaling: float) -> None:
+    """All the same; a few that count; one that counts alone, thousands of powers above the others."""
+    written = Written(LENGTHS)
+    out = written.attend(scaling=scaling)
+    for index in range(len(LENGTHS)):
+        expected = written.expected(index, scaling, None, None, None)
+        torch.testing.assert_close(out[index], expected, atol=1e-4 if scaling > 1 else 2e-6, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("where", ["keys", "values"])
+def test_what_is_no_number_stays_in_its_row(number: float, where: str) -> None:
+    """The row that has it among its keys or values gives NaN; the others are the same to the bit."""
+    before = Written(LENGTHS).attend()
+    written = Written(LENGTHS)
+    row = written.rows[5]
+    getattr(written.cache.layers[0], where)[row.blocks[1], :, 3] = number
+    out = written.attend()
+    assert not torch.isfinite(out[5]).any(dim=-1).all()
+    if where == "values" or number != number:
+        assert not torch.isfinite(out[5]).all(dim=-1).any()
+    others = [index for index in range(len(LENGTHS)) if index != 5]
+    assert torch.equal(out[others], before[others])
+
+
+def test_the_kernel_takes_what_it_was_made_for() -> None:
+    """Numbers of 32 bits on a CPU, heads that divide into what is unrolled."""
+    blocks = torch.zeros(1, 1, BLOCK_TOKENS, 16)
+    query = torch.zeros(1, 1, 1, 16)
+    assert attention_kernel.can_attend(query, blocks, blocks)
+    assert not attention_kernel.can_attend(query.bfloat16(), blocks.bfloat16(), blocks.bfloat16())
+    assert not attention_kernel.can_attend(query[..., :12], blocks[..., :12], blocks)
+    assert not attention_kernel.can_attend(query.to("meta"), blocks.to("meta"), blocks.to("meta"))
+
+
+def test_the_kernel_leaves_the_number_of_threads_as_it_was() -> None:
+    """Of a program that starts with one: numba starts as many as there are cores."""
+    asked = (
+        "import torch; from lengthwise.engines.transformers import attention_kernel; "
+        "assert attention_kernel._works(); print(torch.get_num_threads())"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", asked], env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, check=True
+    )
+    assert out.stdout.split() == [b"1"]
+
+
+def test_without_a_compiler_attention_is_by_plain_operations(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says so, once, and answers are those of the kernel."""
+    by_kernel = Written(LENGTHS).attend()
+    monkeypatch.setattr(attention_kernel, "_attend_pairs", _no_compiler)
+    monkeypatch.setattr(attention_kernel, "_works", cache(attention_kernel._works.__wrapped__))
+    with caplog.at_level("INFO", logger="lengthwise"):
+        torch.testing.assert_close(Written(LENGTHS).attend(), by_kernel)
+        Written(LENGTHS).attend()
+    assert [record.getMessage() for record in caplog.records] == [
+        "attention by PyTorch's own operations: numba can't be used here (No threading layer could be loaded.)"
+    ]
+
+
+def _no_compiler(*arguments: Any) -> None:
+    raise ValueError("No threading layer could be loaded.")
 
 
 def test_attention_in_sixteen_bits_rounds_only_inputs_and_output() -> None:
@@ -212,6 +296,7 @@ def test_prompts_see_their_own_keys_only() -> None:
     assert cache.get_seq_length() == 0
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("window", [None, 1, 10, BLOCK_TOKENS])
 @pytest.mark.parametrize("softcap", [None, 1.5])
 @pytest.mark.parametrize("s_aux", [None, torch.linspace(-3, 3, HEADS)])

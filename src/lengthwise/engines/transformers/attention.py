@@ -1,9 +1,9 @@
-"""Attention of each row's newest token over the blocks of the cache, in plain tensor operations.
+"""Attention of each row's newest token over the blocks of the cache.
 
 Each block of keys is multiplied by the query of the row that owns it, all blocks at once and where they lie; the
 blocks' partial sums are then added up row by row, as in flash decoding. Nothing is gathered but queries, so the
-work is that of the tokens that are there, rounded up to blocks, however ragged the rows are. The same code runs on
-CPU, CUDA and MPS.
+work is that of the tokens that are there, rounded up to blocks, however ragged the rows are. Plain tensor operations
+do it on CPU, CUDA and MPS; on a CPU what most models ask for is done by a kernel (`attention_kernel`).
 
 Rows that enter may bring their earlier tokens along in the same pass. Those attend in the same way, several queries
 a row.
@@ -19,76 +19,18 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedConfig
 
+from lengthwise.engines.transformers import attention_kernel
 from lengthwise.engines.transformers.cache import BLOCK_TOKENS
+from lengthwise.engines.transformers.pass_view import MASKED, BlockView, PassView
 
 BLOCK_ATTENTION = "lengthwise_blocks"
 _LOG2_E = math.log2(math.e)
-_MASKED = -1e30  # finite, so that a block that is masked as a whole gives zeros and not NaN
-
-
-@dataclass(frozen=True)
-class BlockView:
-    """What tokens see of the cache. `row` (long, blocks): the row that owns the block, any for a free one. `start`
-    (long, blocks): the position of the block's first key in its row, far beyond all for a free one. `position` (long,
-    rows × tokens): where each row's tokens stand."""
-
-    row: Tensor
-    start: Tensor
-    position: Tensor
-    _bias: dict[tuple[int | None, torch.device], Tensor] = field(default_factory=dict)
-
-    @cached_property
-    def _places(self) -> Tensor:
-        return torch.arange(BLOCK_TOKENS, device=self.row.device)
-
-    @property
-    def windows_seen(self) -> set[int | None]:
-        """The sliding windows that layers have asked for so far; None is full attention."""
-        return {window for window, _ in self._bias}
-
-    def bias(self, sliding_window: int | None, device: torch.device) -> Tensor:
-        """0 where a key is seen, hugely negative elsewhere: float32, blocks × 1 × tokens × BLOCK_TOKENS."""
-        known = self._bias.get((sliding_window, device))
-        if known is None:
-            known = self._bias[sliding_window, device] = self._make_bias(sliding_window).to(device)
-        return known
-
-    def _make_bias(self, sliding_window: int | None) -> Tensor:
-        distance = (self.position[self.row] - self.start.unsqueeze(1)).unsqueeze(2) - self._places
-        is_seen = distance >= 0
-        if sliding_window is not None:
-            is_seen &= distance < sliding_window
-        return torch.where(is_seen, 0.0, _MASKED).unsqueeze(1)
-
-
-@dataclass(frozen=True)
-class EarlierTokens:
-    """Tokens that come along in a pass, behind the newest ones: all that rows which enter have before their newest.
-
-    `view`: of these rows, padded to the longest, and of `block` (long): their blocks. `token` (long, rows × longest):
-    which of the pass's tokens stands there, any of the row's own for padding. `place` (long, tokens): where in that,
-    flattened, each token stands."""
-
-    view: BlockView
-    block: Tensor
-    token: Tensor
-    place: Tensor
-
-
-@dataclass(frozen=True)
-class PassView:
-    """What a pass reads: `newest` is of each row's newest token and all blocks, as they lie."""
-
-    newest: BlockView
-    earlier: EarlierTokens | None = None
 
 
 _view: ContextVar[PassView] = ContextVar("pass_view")  # not an argument: some models pass none on
@@ -122,8 +64,12 @@ def attend(
     """query: tokens × heads × 1 × size; key and value: blocks × key/value heads × BLOCK_TOKENS × size; s_aux: heads.
     Returns tokens × 1 × heads × size of a value. Softmax and sums are float32."""
     scaling = query.shape[3] ** -0.5 if scaling is None else scaling
-    shape = _Shape(scaling, sliding_window, softcap, s_aux)
     view = _view.get()
+    view.windows_seen.add(sliding_window)
+    is_plain = softcap is None and s_aux is None
+    if is_plain and attention_kernel.can_attend(query, key, value):
+        return attention_kernel.attend(query, key, value, view.pairs, scaling, sliding_window), None
+    shape = _Shape(scaling, sliding_window, softcap, s_aux)
     if view.earlier is None:
         return shape.attend(query, key, value, view.newest), None
     earlier, device = view.earlier, query.device
@@ -174,7 +120,7 @@ class _Shape(NamedTuple):
 
 def _row_max(scores: Tensor, row: Tensor, num_rows: int) -> Tensor:
     of_block = scores.amax(-1).flatten(1)
-    highest = of_block.new_full((num_rows, of_block.shape[1]), _MASKED)
+    highest = of_block.new_full((num_rows, of_block.shape[1]), MASKED)
     return highest.scatter_reduce_(0, row.unsqueeze(1).expand_as(of_block), of_block, "amax")
 
 

@@ -4,7 +4,7 @@ A block holds `BLOCK_TOKENS` consecutive positions of one row: position p of a r
 p // BLOCK_TOKENS at place p % BLOCK_TOKENS. Blocks of different rows lie in any order in one tensor a layer, reserved
 as a whole where the budget is known (memory that was never written costs nothing on a CPU), so rows have lengths of
 their own, nothing is padded, and nothing is copied when a row leaves. (The idea is vLLM's paged attention, arXiv
-2309.06180; see `attention` for how it is read without a kernel of one's own.)
+2309.06180; see `attention` for how it is read.)
 
     taken by a row   its keys and values, up to its position; what is behind is masked
     free             finite rubbish, masked as a whole
@@ -26,7 +26,8 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from lengthwise.engines.transformers.rows import Row
 
 # Two cores, 128 rows of 50–550 tokens, 8 heads of 32: 32, 64 and 128 take the same time within noise. Half a
-# block a row is lost: 16 tokens.
+# block a row is lost: 16 tokens. (Whoever changes it also removes what numba has kept, `__pycache__/attention_kernel*`:
+# the number is compiled in.)
 BLOCK_TOKENS = 32
 
 
@@ -189,7 +190,7 @@ class BlockLayer(CacheLayerMixin):  # type: ignore[misc]
     """One layer's keys and values: blocks × heads × BLOCK_TOKENS × size of a head.
 
     Keys lie transposed in memory (a view hides it): on a CPU their product with the queries takes 0.4 ms instead
-    of 0.8 for 640 heads' blocks of 64 × 32.
+    of 0.8 for 640 heads' blocks of 64 × 32 in PyTorch, and the kernel adds them up lane by lane.
     """
 
     is_sliding = False

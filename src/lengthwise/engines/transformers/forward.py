@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lengthwise.engines.transformers.attention import PassView, block_attention
+from lengthwise.engines.transformers.attention import block_attention
 from lengthwise.engines.transformers.cache import (
     BLOCK_TOKENS,
     BlockCache,
@@ -20,7 +20,8 @@ from lengthwise.engines.transformers.cache import (
 )
 from lengthwise.engines.transformers.memory import release_memory
 from lengthwise.engines.transformers.model import LoadedModel
-from lengthwise.engines.transformers.pass_plan import Longs, Places, StepPlan, positions_of
+from lengthwise.engines.transformers.pass_plan import Places, StepPlan, positions_of
+from lengthwise.engines.transformers.pass_view import Longs, PassView
 from lengthwise.engines.transformers.prompt_pool import PromptPool
 from lengthwise.engines.transformers.rows import Row
 

@@ -8,14 +8,11 @@ from itertools import chain
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from lengthwise.engines.transformers.attention import BlockView, EarlierTokens, PassView
 from lengthwise.engines.transformers.cache import BLOCK_TOKENS, StepWrite, num_blocks_for
+from lengthwise.engines.transformers.pass_view import BlockView, EarlierTokens, Longs, PassView
 from lengthwise.engines.transformers.rows import Row
-
-Longs = NDArray[np.int64]
 
 _FAR = 2**40  # a position that no query reaches: the keys of a free block
 

@@ -46,8 +46,8 @@ NUM_MORE_TRIES = 2  # where what was measured contradicts itself
 # used, not kept. (The main thread works all the time, so alone it gets a core or more. On a crowded machine a step of
 # one row was seen to take 160 times as long; the bound itself is a choice.)
 MIN_CPU_SHARE = 0.8
-# Of what is kept: 4 has passes by packed weights. Other formats are not looked at.
-FORMAT = 4
+# Of what is kept: 5 has attention by a kernel. Other formats are not looked at.
+FORMAT = 5
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def _try(loaded: LoadedModel, windows: set[int | None]) -> str | None:
         for row in rows:
             row.tokens.append(row.prompt[0])
         found = model.step(rows)
-        if model.last_view is None or not windows <= model.last_view.newest.windows_seen:
+        if model.last_view is None or not windows <= model.last_view.windows_seen:
             return "its layers do not use the attention that they are given"
         expected = expected or [_without_cache(loaded, row) for row in rows]
         for logits, own in zip(found, expected, strict=True):
