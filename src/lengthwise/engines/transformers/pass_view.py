@@ -63,13 +63,13 @@ class EarlierTokens:
 
     def pairs(self) -> tuple[Longs, Longs, Longs]:
         """As in Pairs: block, token (counted from the first of these) and last, in any order."""
-        view, place = self.view, self.place.numpy()
+        view, place = self.view, self.place.numpy(force=True)
         number = np.full(self.token.shape, -1)
         number.flat[place] = np.arange(len(place))
-        of_row = view.row.numpy()
-        last = view.position.numpy()[of_row] - view.start.numpy()[:, None]
+        of_row = view.row.numpy(force=True)
+        last = view.position.numpy(force=True)[of_row] - view.start.numpy(force=True)[:, None]
         block, column = np.nonzero((last >= 0) & (number[of_row] >= 0))
-        return self.block.numpy()[block], number[of_row[block], column], last[block, column]
+        return self.block.numpy(force=True)[block], number[of_row[block], column], last[block, column]
 
 
 class Pairs(NamedTuple):
@@ -97,8 +97,8 @@ class PassView:
     @cached_property
     def pairs(self) -> Pairs:
         """Of tokens and the blocks that they see."""
-        newest = self.newest
-        row, start, at = newest.row.numpy(), newest.start.numpy(), newest.position.numpy()[:, 0]
+        newest = (self.newest.row, self.newest.start, self.newest.position[:, 0])
+        row, start, at = (tensor.numpy(force=True) for tensor in newest)
         last = at[row] - start
         block = np.flatnonzero(last >= 0)
         token, last = row[block], last[block]
